@@ -1,0 +1,1 @@
+"""Accounts and keys, held in memory by the authcaches."""

@@ -1,0 +1,1 @@
+"""Pure decisions and values: no sockets, no clock, no files."""

@@ -1,0 +1,1 @@
+"""Machines, networks and faults of the lab."""

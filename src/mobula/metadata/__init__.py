@@ -1,0 +1,1 @@
+"""The library by which services and ops reach the shards."""

@@ -1,0 +1,1 @@
+"""DNS from ZooKeeper registrations, and the registrar."""

@@ -1,0 +1,1 @@
+"""The object server of a storage host."""
