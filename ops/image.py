@@ -1,0 +1,199 @@
+"""The base image: Debian 13 with the packages of every role, built by mmdebstrap into a cache outside the repo.
+
+The image's name is the digest of everything it is made from (package list, suite, this file), so that a changed list is
+another image and an unchanged one is never built again. It is built beside (``<digest>.new``) and renamed when complete:
+a Ctrl-C or a crash leaves nothing that looks like an image. Machines use it as a read-only overlay lower layer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ops.errors import OperatorError
+from ops.mirror import sources_list
+
+SUITE = "trixie"
+PACKAGES = Path(__file__).with_name("image.packages")
+ROOM_BYTES = 3 << 30
+"""what a build needs at its peak: unpacked root (750 MB), archives, and some air"""
+
+# Documentation, translations, JIT (PostgreSQL runs with it off), JavaScript and Maven trees: half of the size.
+EXCLUDED = (
+    "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*",
+    "/usr/lib/postgresql/*/lib/bitcode/*", "/usr/lib/postgresql/*/lib/llvmjit*", "/usr/lib/x86_64-linux-gnu/libLLVM*",
+    "/usr/lib/llvm-*/*", "/usr/share/javascript/*", "/usr/share/nodejs/*", "/usr/share/maven-repo/*",
+)  # fmt: skip
+
+# Services start from our roles, never from their packages.
+DISABLED = ("haproxy", "postgresql", "zfs-fuse", "pdns", "systemd-timesyncd", "systemd-networkd", "systemd-resolved")
+
+# What a machine in a container has no use for, and what would cost its boot most (measured: 0.3 CPU-s a machine without them).
+MASKED = (
+    "getty@tty1.service", "console-getty.service", "getty-static.service", "systemd-firstboot.service", "apt-daily.timer",
+    "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
+    "systemd-pstore.service", "remote-fs.target", "systemd-udevd.service", "systemd-udev-trigger.service",
+    "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-networkd.service", "systemd-networkd.socket",
+    "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service", "dev-hugepages.mount", "dev-mqueue.mount",
+    "sys-kernel-debug.mount", "systemd-logind.service", "systemd-sysctl.service", "systemd-random-seed.service",
+    "systemd-ask-password-wall.path", "systemd-ask-password-console.path", "sshd-unix-local.socket", "sshd-vsock.socket",
+    "systemd-hostnamed.socket", "systemd-creds.socket", "systemd-pcrextend.socket", "systemd-sysext.socket",
+    "systemd-mountfsd.socket", "systemd-nsresourced.socket", "systemd-tmpfiles-clean.timer",
+)  # fmt: skip
+
+# nspawn hands v1 controllers in read-only; without this MemoryMax= and the like are silently ignored. A boot unit is too late.
+LAB_INIT = """#!/bin/sh
+for c in memory cpu cpuacct pids blkio freezer devices; do
+  [ -d /sys/fs/cgroup/$c ] && mount -o remount,bind,rw /sys/fs/cgroup/$c
+done
+exec /lib/systemd/systemd "$@"
+"""
+JOURNALD = "[Journal]\nStorage=persistent\nSystemMaxUse=32M\nRateLimitBurst=0\nForwardToSyslog=no\n"
+SSHD = "UseDNS no\nMaxSessions 100\nMaxStartups 100:30:200\nPrintMotd no\nPasswordAuthentication no\n"
+
+
+def read_packages(text: str) -> list[str]:
+    """Package names of all roles in a package list (lines ``role: package ...``, ``#`` comments), sorted."""
+    lines = (line.split("#", 1)[0].partition(":")[2] for line in text.splitlines())
+    return sorted({package for line in lines for package in line.split()})
+
+
+def digest() -> str:
+    """Name of the image that this clone wants: 16 hex digits over all that it is made from."""
+    return hashlib.sha256(Path(__file__).read_bytes() + PACKAGES.read_bytes()).hexdigest()[:16]
+
+
+def root_of(cache: Path) -> Path:
+    """Where the wanted image lies or will lie."""
+    return cache / "image" / digest() / "root"
+
+
+def ensure(cache: Path, progress: Callable[[str], None]) -> Path:
+    """Return the root directory of the wanted image, building it first if it is not in the cache.
+
+    Raises:
+        OperatorError: no room, no mirror, or the build failed (its log's last lines are in the message).
+    """
+    root = root_of(cache)
+    if root.is_dir():
+        return root
+    root.parent.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(cache / "image" / "lock", progress):
+        if root.is_dir():
+            return root
+        _check_room(cache)
+        new = root.parent.with_suffix(".new")
+        _remove(new)
+        new.mkdir()
+        try:
+            _bootstrap(new, progress)
+            _prepare(new / "root")
+            os.sync()
+            new.rename(root.parent)
+        except BaseException:
+            _remove(new)
+            raise
+    return root
+
+
+@contextmanager
+def _only_one(lock: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another command is building the base image; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _check_room(cache: Path) -> None:
+    free = shutil.disk_usage(cache).free
+    if free < ROOM_BYTES:
+        raise OperatorError(
+            f"build the base image in {str(cache)!r}: {free >> 20} MiB are free, {ROOM_BYTES >> 20} MiB are needed; "
+            "free some room or name another folder in MOBULA_CACHE"
+        )
+
+
+def _remove(tree: Path) -> None:
+    # A build that was killed may have left mmdebstrap's own mounts inside (proc, sys, dev).
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        target = line.split()[1].encode().decode("unicode_escape")
+        if target.startswith(f"{tree}/"):
+            subprocess.run(["umount", "--lazy", target], check=False)
+    shutil.rmtree(tree, ignore_errors=True)
+
+
+def _bootstrap(new: Path, progress: Callable[[str], None]) -> None:
+    packages = read_packages(PACKAGES.read_text())
+    argv = [
+        "mmdebstrap", "--variant=minbase", "--mode=root",
+        *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED),
+        # Without the man directories the JRE's update-alternatives fails.
+        '--essential-hook=mkdir -p "$1/usr/share/man/man1" "$1/usr/share/man/man7" "$1/etc/postgresql-common"',
+        '--essential-hook=echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"',
+        "--dpkgopt=force-confold", "--dpkgopt=force-unsafe-io", '--aptopt=Apt::Install-Recommends "false"',
+        '--aptopt=Acquire::Languages "none"', f"--include={','.join(packages)}", SUITE, str(new / "root"), "-",
+    ]  # fmt: skip
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    log = new / "build.log"
+    # A session of its own: Ctrl-C reaches us, and we end the build in order instead of dpkg dying half way.
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
+        errors="replace", start_new_session=True,
+    ) as build, log.open("w") as out:  # fmt: skip
+        assert build.stdin is not None and build.stdout is not None  # noqa: S101, PT018
+        try:
+            build.stdin.write(sources_list(SUITE))
+            build.stdin.close()
+            done = 0
+            for line in build.stdout:
+                out.write(line)
+                if line.startswith("I: "):
+                    progress(line[3:].strip().rstrip("."))
+                elif re.match(r"Setting up ", line):
+                    done += 1
+                    if done % 40 == 0:
+                        progress(f"{done} packages set up")
+        except BaseException:
+            os.killpg(build.pid, 15)
+            raise
+    if build.returncode:
+        tail = " | ".join(log.read_text().splitlines()[-6:])
+        raise OperatorError(f"build the base image: mmdebstrap ended with {build.returncode}: {tail}")
+
+
+def _prepare(root: Path) -> None:
+    """Make a bootstrapped root fit for machines: no identity, nothing that starts by itself, sshd and journald set."""
+    (root / "etc/machine-id").write_text("")
+    for key in (root / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    for unit in DISABLED:
+        if (root / f"usr/lib/systemd/system/{unit}.service").exists():
+            subprocess.run(
+                ["systemctl", f"--root={root}", "disable", "--quiet", unit], check=False, capture_output=True
+            )
+    for unit in MASKED:
+        link = root / "etc/systemd/system" / unit
+        link.unlink(missing_ok=True)
+        link.symlink_to("/dev/null")
+    _write(root / "etc/systemd/journald.conf.d/mobula.conf", JOURNALD)
+    _write(root / "etc/ssh/sshd_config.d/mobula.conf", SSHD)
+    _write(root / "usr/sbin/lab-init", LAB_INIT, mode=0o755)
+    pam = root / "etc/pam.d/common-session"
+    pam.write_text(re.sub(r"^session.*pam_systemd\.so.*\n", "", pam.read_text(), flags=re.MULTILINE))
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
