@@ -1,6 +1,6 @@
 """The base image: Debian 13 with the packages of every role, built by mmdebstrap into a cache outside the repo.
 
-The image's name is the digest of everything it is made from (package list, suite, this file), so that a changed list is
+The image's name is the digest of everything it is made from (suite, packages, what is left out and set), so that a changed list is
 another image and an unchanged one is never built again. It is built beside (``<digest>.new``) and renamed when complete:
 a Ctrl-C or a crash leaves nothing that looks like an image. Machines use it as a read-only overlay lower layer.
 """
@@ -21,6 +21,8 @@ from ops.errors import OperatorError
 from ops.mirror import sources_list
 
 SUITE = "trixie"
+RECIPE = 1
+"""counts changes of how the image is made that its ingredients below don't show"""
 PACKAGES = Path(__file__).with_name("image.packages")
 ROOM_BYTES = 3 << 30
 """what a build needs at its peak: unpacked root (750 MB), archives, and some air"""
@@ -67,7 +69,18 @@ def read_packages(text: str) -> list[str]:
 
 def digest() -> str:
     """Name of the image that this clone wants: 16 hex digits over all that it is made from."""
-    return hashlib.sha256(Path(__file__).read_bytes() + PACKAGES.read_bytes()).hexdigest()[:16]
+    made_from = (
+        RECIPE,
+        SUITE,
+        read_packages(PACKAGES.read_text()),
+        EXCLUDED,
+        DISABLED,
+        MASKED,
+        LAB_INIT,
+        JOURNALD,
+        SSHD,
+    )
+    return hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
 
 
 def root_of(cache: Path) -> Path:

@@ -1,0 +1,149 @@
+"""A region as the operator's command sees it: where its values and its state lie, and what Terraform last said of it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ops.errors import BadInput, OperatorError
+
+REPO = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("MOBULA_CACHE", "/var/cache/mobula"))
+STATE = Path(os.environ.get("MOBULA_STATE", "/var/lib/mobula"))
+SHAPE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine of the region, as Terraform's output names it."""
+
+    name: str
+    az: str
+    pool: str
+    index: int
+    address: str
+    shard: int
+    disks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region's values (from its tfvars) and, once Terraform has run, its hosts by name."""
+
+    name: str
+    domain: str
+    cidr: str
+    relay_port: int
+    state_dir: Path
+    terraform_dir: Path
+    hosts: Mapping[str, Host]
+    profile: str | None
+
+    @property
+    def zone(self) -> str:
+        """The region's public name."""
+        return f"{self.name}.{self.domain}"
+
+    @property
+    def secrets(self) -> Path:
+        """Folder of the region's keys, certificates and passwords."""
+        return self.state_dir / "secrets"
+
+    def pool(self, name: str) -> list[Host]:
+        """The hosts of one pool, in order of their names."""
+        return sorted((h for h in self.hosts.values() if h.pool == name), key=lambda h: h.name)
+
+
+def names() -> list[str]:
+    """Regions that this clone describes."""
+    return sorted(p.parent.name for p in REPO.glob("terraform/regions/*/region.auto.tfvars.json"))
+
+
+def profiles() -> list[str]:
+    """Profiles that this clone describes."""
+    return sorted(p.name.removesuffix(".tfvars.json") for p in REPO.glob("terraform/profiles/*.tfvars.json"))
+
+
+def load(name: str) -> Region:
+    """Read what is known of region `name`.
+
+    Raises:
+        BadInput: no such region, or its tfvars can't be read.
+        OperatorError: the state on disk is of another shape than this version knows.
+    """
+    directory = REPO / "terraform" / "regions" / name
+    if "/" in name or not directory.is_dir():
+        raise BadInput(f"find region {name!r}: terraform/regions/ has only {', '.join(names())}; name one of these")
+    values = _json_object(directory / "region.auto.tfvars.json")
+    for key, kind in (("name", str), ("domain", str), ("cidr", str), ("relay_port", int)):
+        if not isinstance(values.get(key), kind):
+            raise BadInput(
+                f"read region {name!r} from {directory.relative_to(REPO)}/region.auto.tfvars.json: "
+                f"{key!r} is {values.get(key)!r}; it must be a {kind.__name__}"
+            )
+    state_dir = STATE / name
+    known = read_output(state_dir)
+    profile = state_dir / "profile"
+    return Region(
+        name=name, domain=values["domain"], cidr=values["cidr"], relay_port=values["relay_port"], state_dir=state_dir,
+        terraform_dir=directory, profile=profile.read_text().strip() if profile.exists() else None,
+        hosts={n: Host(**{f: h[f] for f in Host.__slots__}) for n, h in known.get("hosts", {}).items()},
+    )  # fmt: skip
+
+
+def read_output(state_dir: Path) -> dict[str, Any]:
+    """Terraform's output `region` as of the last apply; {} before the first one."""
+    path = state_dir / "terraform" / "region.json"
+    if not path.exists():
+        return {}
+    output = _json_object(path)
+    if output.get("shape") != SHAPE:
+        raise OperatorError(
+            f"read {str(path)!r}: shape is {output.get('shape')!r}, this version knows {SHAPE}; "
+            "use the version of mobula that made the region"
+        )
+    return output
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"read {str(path)!r}: {error}; mend the file") from error
+    if not isinstance(value, dict):
+        raise BadInput(f"read {str(path)!r}: it holds a {type(value).__name__}, not a JSON object; mend the file")
+    return value
+
+
+@contextlib.contextmanager
+def lock(region: Region, verb: str) -> Iterator[None]:
+    """Hold the region's lock, across clones. The lock is the kernel's: it ends with its holder, however that ends.
+
+    Raises:
+        OperatorError: somebody else holds it; says who, since when and for what.
+    """
+    region.state_dir.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the state, not in it: `down` removes the state while it holds the lock.
+    with (region.state_dir.parent / f"{region.name}.lock").open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.seek(0)
+            raise OperatorError(
+                f"{verb} region {region.name!r}: {handle.read().strip() or 'another command'} holds its lock; "
+                "wait until it has ended, or end it"
+            ) from error
+        handle.truncate(0)
+        handle.write(f"`{verb}` (pid {os.getpid()}, since {time.strftime('%H:%M:%S')}, from {str(REPO)!r})")
+        handle.flush()
+        # Children (ssh masters, machines) must not inherit the lock: it would outlive us.
+        os.set_inheritable(handle.fileno(), False)
+        yield
+        handle.truncate(0)
