@@ -16,6 +16,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ops.region import Region
 
@@ -119,7 +120,7 @@ class _Authority:
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
-        both = [x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+        both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
             _builder(subject, key.public_key(), self._certificate.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -1,0 +1,23 @@
+# Verbs only; the work is done by ./mobula, ops/ and the tools. R names the region, PROFILE its size.
+R ?= lab
+PROFILE ?=
+SHELL := /bin/sh
+
+.PHONY: help up down test check golden
+help: ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## /make \1 \t/p' Makefile | expand -t 16
+
+up: ## start region R (PROFILE=small or lab), or bring it to what this clone says
+	@./mobula -R $(R) up $(if $(PROFILE),--profile $(PROFILE))
+
+down: ## remove everything of region R from this machine
+	@./mobula -R $(R) down
+
+check: ## lint, types, imports, terraform, unit and golden tests
+	@tests/run check
+
+test: ## start a small region called test, run every suite against it, take it down
+	@tests/run test
+
+golden: ## rewrite the golden files; the diff is for review
+	@tests/run golden
