@@ -1,0 +1,85 @@
+"""Runs on a host (piped into its python3, standard library only): looks at the services named in argv[1], prints JSON.
+
+Input: a JSON list of ``{"name", "unit", "port", "scheme", "config"}``; output: see `ops.facts.host.HostFacts`.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import ssl
+import subprocess
+import sys
+import urllib.request
+
+SECRETS = pathlib.Path("/etc/mobula/secrets")
+
+
+def text_of(*argv):
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=5).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{type(error).__name__}"
+
+
+def fetch(url):
+    """The JSON at url, or why there is none; an error status with a JSON body counts as an answer."""
+    context = None
+    if url.startswith("https"):
+        context = ssl.create_default_context(cafile=str(SECRETS / "ca.pem"))
+        context.check_hostname = False
+        context.load_cert_chain(SECRETS / "host.pem", SECRETS / "host.key")
+    try:
+        with urllib.request.urlopen(url, timeout=3, context=context) as answer:  # noqa: S310 (our own address)
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        try:
+            return json.load(error)
+        except ValueError:
+            return {"error": f"HTTP {error.code}"}
+    except (OSError, ValueError) as error:
+        return {"error": str(getattr(error, "reason", error))}
+
+
+def digest_of(path):
+    try:
+        return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def service_facts(service, address):
+    shown = text_of("systemctl", "show", service["unit"], "--property=ActiveState,SubState,ActiveEnterTimestamp,NRestarts")
+    unit = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    facts = {
+        "active": unit.get("ActiveState", "unknown"),
+        "sub": unit.get("SubState", "unknown"),
+        "since": unit.get("ActiveEnterTimestamp", ""),
+        "restarts": int(unit.get("NRestarts", 0)),
+        "status": None,
+        "digest": digest_of(service["config"]) if service["config"] else None,
+        "log": "",
+    }
+    if service["port"] and facts["active"] == "active":
+        facts["status"] = fetch(f"{service['scheme']}://{address}:{service['port']}{service['path']}")
+    if facts["active"] != "active":
+        facts["log"] = text_of("journalctl", "--unit", service["unit"], "--lines=3", "--output=cat", "--no-pager")
+    return facts
+
+
+def main():
+    wanted = json.loads(sys.argv[1])
+    result = {"services": {}, "release": None, "pool": None, "disk_free_bytes": None}
+    current = pathlib.Path("/opt/mobula/current")
+    if current.is_symlink():
+        result["release"] = current.readlink().name
+    for service in wanted["services"]:
+        result["services"][service["name"]] = service_facts(service, wanted["address"])
+    if wanted["pool"] == "storage":
+        result["pool"] = text_of("zpool", "list", "-H", "-o", "name,health,size,free,capacity")
+    room = os.statvfs("/")
+    result["disk_free_bytes"] = room.f_bavail * room.f_frsize
+    print(json.dumps(result))
+
+
+main()
