@@ -1,0 +1,132 @@
+"""Bytes between a socket and a file or a function, moved by a thread, as fast as one core can.
+
+The thread works only while bytes flow: when the other side is slow it goes back to the pool, and the event loop waits
+for the socket. Sockets stay non-blocking (the event loop owns them); each transfer works on a duplicate descriptor, so
+the connection may end meanwhile without the number being used for another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+_PATIENCE_MS = 20
+"""how long the thread waits for a socket before it gives it back to the event loop"""
+_PIECE_BYTES = 1024 * 1024
+_ENOUGH_BYTES = 256 * 1024
+"""handed on at once; less only at the end or when the other side is slow"""
+
+
+class Stalled(Exception):
+    """The other side neither sent nor took a byte for as long as we wait."""
+
+
+class PeerGone(Exception):
+    """The other side ended the connection."""
+
+
+async def receive(
+    executor: Executor, connection_fd: int, size_bytes: int, consume: Callable[[memoryview], None], idle_s: float
+) -> None:
+    """Hand the next `size_bytes` of a socket to `consume`, in a thread. Raises Stalled, PeerGone, what `consume` raises."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(fileno=os.dup(connection_fd)) as sock:
+        buffer = memoryview(bytearray(min(_PIECE_BYTES, size_bytes)))
+        left = size_bytes
+        while True:
+            left = await _finish(sock, loop.run_in_executor(executor, _receive, sock, left, buffer, consume))
+            if not left:
+                return
+            await _ready(sock.fileno(), loop.add_reader, loop.remove_reader, idle_s)
+
+
+async def send_file(
+    executor: Executor, connection_fd: int, *, prefix: bytes, fd: int, offset: int, size_bytes: int, idle_s: float
+) -> None:
+    """Send `prefix`, then part of an open file, to a socket, in a thread. Raises Stalled, PeerGone, OSError (the file's)."""
+    loop = asyncio.get_running_loop()
+    end = offset + size_bytes
+    with socket.socket(fileno=os.dup(connection_fd)) as sock:
+        while True:
+            prefix, offset = await _finish(sock, loop.run_in_executor(executor, _send, sock, prefix, fd, offset, end))
+            if offset == end:
+                return
+            await _ready(sock.fileno(), loop.add_writer, loop.remove_writer, idle_s)
+
+
+async def _finish[T](sock: socket.socket, work: asyncio.Future[T]) -> T:
+    """The outcome of a thread's work on `sock`; a cancelled caller leaves only after the thread has let go of it."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        await asyncio.wait([work])
+        raise
+
+
+def _receive(sock: socket.socket, left: int, buffer: memoryview, consume: Callable[[memoryview], None]) -> int:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    filled = 0
+    while left > filled:
+        try:
+            count = sock.recv_into(buffer[filled : left if left < len(buffer) else None])
+        except BlockingIOError:
+            if poll.poll(_PATIENCE_MS):
+                continue
+            break
+        except OSError as error:
+            raise PeerGone(str(error)) from error
+        if not count:
+            raise PeerGone("end of the stream")
+        filled += count
+        if filled >= _ENOUGH_BYTES:
+            consume(buffer[:filled])
+            left -= filled
+            filled = 0
+    if filled:
+        consume(buffer[:filled])
+    return left - filled
+
+
+def _send(sock: socket.socket, prefix: bytes, fd: int, offset: int, end: int) -> tuple[bytes, int]:
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    while offset < end:
+        try:
+            if prefix:
+                prefix = prefix[sock.send(prefix, socket.MSG_MORE) :]
+                continue
+            count = os.sendfile(sock.fileno(), fd, offset, min(end - offset, _PIECE_BYTES * 16))
+        except BlockingIOError:
+            if poll.poll(_PATIENCE_MS):
+                continue
+            break
+        except (BrokenPipeError, ConnectionError) as error:
+            raise PeerGone(str(error)) from error
+        if not count:
+            raise OSError(f"send a file: it ends at byte {offset}, {end - offset} bytes early")
+        offset += count
+    return prefix, offset
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+async def _ready(fd: int, add: Callable[..., object], remove: Callable[[int], object], timeout_s: float) -> None:
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    add(fd, _settle, waiter)
+    try:
+        await asyncio.wait_for(waiter, timeout_s)
+    except TimeoutError as error:
+        raise Stalled(f"no byte moved for {timeout_s:.0f} s") from error
+    finally:
+        remove(fd)
