@@ -153,8 +153,16 @@ class Metadata(Protocol):
     ) -> None:
         """Insert or replace; the replaced object's bytes become a garbage row in the same transaction."""
 
-    async def put_metadata(self, directory: str, name: str, *, headers: Mapping[str, str], role_tags: Sequence[str],
-                           content_type: str | None, precondition: Precondition) -> Entry: ...
+    async def put_metadata(
+        self,
+        directory: str,
+        name: str,
+        *,
+        headers: Mapping[str, str],
+        role_tags: Sequence[str],
+        content_type: str | None,
+        precondition: Precondition,
+    ) -> Entry: ...
 
     async def delete_object(self, directory: str, name: str, *, precondition: Precondition) -> None: ...
 
