@@ -138,7 +138,8 @@ BEGIN
       RETURN;
     END IF;
     INSERT INTO metadata.directory_count VALUES (p_vnode, p_directory, 1);
-  ELSE
+  ELSIF NOT (o.kind = 'directory' AND o.headers = n.headers AND o.role_tags = n.role_tags) THEN
+    -- (mkdir of a directory that is there as wanted changes nothing.)
     PERFORM metadata.discard(o);
     UPDATE metadata.entry e
       SET kind = n.kind, mtime = n.mtime, headers = n.headers, role_tags = n.role_tags, etag = n.etag, size = n.size, md5 = n.md5,
@@ -203,6 +204,8 @@ DECLARE
 BEGIN
   INSERT INTO metadata.directory (vnode, path, state) VALUES (p_vnode, p_path, 'creating')
   ON CONFLICT (vnode, path) DO NOTHING;
+  -- Young again: the sweeper leaves a mkdir alone that is being tried now.
+  UPDATE metadata.directory d SET changed_at = clock_timestamp() WHERE d.vnode = p_vnode AND d.path = p_path AND d.state = 'creating';
   SELECT d.state INTO found_state FROM metadata.directory d WHERE d.vnode = p_vnode AND d.path = p_path;
   RETURN QUERY SELECT fence.require(), found_state;
 END$$;
@@ -229,13 +232,14 @@ BEGIN
 END$$;
 
 -- rmdir's last step, once the parent's entry is gone; also how the sweeper drops a mkdir that never reached its parent.
-CREATE FUNCTION metadata.finish_rmdir(p_vnode int, p_path text, p_state text)
+CREATE FUNCTION metadata.finish_rmdir(p_vnode int, p_path text, p_state text, p_older_than interval)
 RETURNS TABLE (generation bigint, done boolean) LANGUAGE plpgsql AS $$
 DECLARE
   gone boolean;
 BEGIN
   PERFORM metadata.lock_directory(p_vnode, p_path, true);
-  DELETE FROM metadata.directory d WHERE d.vnode = p_vnode AND d.path = p_path AND d.state = p_state;
+  DELETE FROM metadata.directory d
+    WHERE d.vnode = p_vnode AND d.path = p_path AND d.state = p_state AND d.changed_at <= clock_timestamp() - p_older_than;
   gone := FOUND;
   IF gone THEN
     DELETE FROM metadata.directory_count c WHERE c.vnode = p_vnode AND c.path = p_path;
@@ -289,7 +293,7 @@ END$$;
 CREATE FUNCTION metadata.groups() RETURNS TABLE (generation bigint, id int, epoch bigint, servers jsonb) LANGUAGE sql VOLATILE AS
 $$SELECT fence.leased(), g.id, g.epoch, g.servers FROM metadata.placement_group g ORDER BY g.id$$;
 
--- Wanted groups as [{"id", "servers"}]: new ones come with epoch 1, changed ones get the next epoch. Answers how many changed.
+-- Wanted groups as [{"id", "epoch", "servers"}]; the caller moves the epoch of a group whose servers change. Answers how many changed.
 CREATE FUNCTION metadata.ensure_groups(p_groups jsonb) RETURNS TABLE (generation bigint, changed int) LANGUAGE plpgsql AS $$
 DECLARE
   n int;
@@ -297,8 +301,8 @@ BEGIN
   -- Puts that checked the old epoch finish first.
   PERFORM pg_advisory_xact_lock(1, (w->>'id')::int) FROM jsonb_array_elements(p_groups) w;
   INSERT INTO metadata.placement_group AS g (id, epoch, servers)
-  SELECT (w->>'id')::int, 1, w->'servers' FROM jsonb_array_elements(p_groups) w
-  ON CONFLICT (id) DO UPDATE SET epoch = g.epoch + 1, servers = excluded.servers WHERE g.servers <> excluded.servers;
+  SELECT (w->>'id')::int, (w->>'epoch')::bigint, w->'servers' FROM jsonb_array_elements(p_groups) w
+  ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, servers = excluded.servers WHERE g.epoch < excluded.epoch;
   GET DIAGNOSTICS n = ROW_COUNT;
   RETURN QUERY SELECT fence.require(), n;
 END$$;

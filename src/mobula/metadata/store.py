@@ -1,0 +1,383 @@
+"""The metadata tier on PostgreSQL: routing by the shard map, one round trip a request, mkdir and rmdir over two shards.
+
+mkdir: the child's shard inserts the directory as `creating`, the parent's shard inserts the entry (the truth), the child becomes
+`active`. rmdir: `deleting` (no child can come any more), the entry goes, the row goes. Whoever dies in between leaves a state that every
+reader understands: an entry whose directory is `creating` is a directory (it is made active by who meets it); a directory that is
+`deleting` takes no children. The sweeper finishes either way, 60 s later: longer than any request's deadline, so it never meets a
+request that is still at it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+
+from mobula.metadata import shard_map
+from mobula.metadata.config import Postgres
+from mobula.metadata.model import (
+    DirectoryFull,
+    DirectoryMissing,
+    DirectoryNotEmpty,
+    Entry,
+    Group,
+    GroupChanged,
+    IsDirectory,
+    Kind,
+    Listing,
+    Lookup,
+    MetadataError,
+    NotFound,
+    Page,
+    ParentNotDirectory,
+    Precondition,
+    PreconditionFailed,
+    StorageServer,
+    Unavailable,
+)
+from mobula.metadata.paths import is_root, split
+from mobula.metadata.placement import plan_groups
+from mobula.metadata.shard import Shard
+from mobula.wire.zookeeper import Client, Node, NodeExists, NoNode
+
+log = structlog.get_logger()
+
+DEADLINE_S = 9.0
+"""of one request to the metadata tier; the API answers within 10 s"""
+ENTRIES_MAX = 1_000_000
+GROUPS_AGE_S = 5.0
+SWEEP_AGE = dt.timedelta(seconds=60)
+FOLD_ROWS = 200
+MAP_PATH = "/metadata/shard-map"
+WAIT_S = 0.05
+
+REFUSALS: Mapping[str, type[MetadataError]] = {
+    "is_directory": IsDirectory,
+    "not_directory": NotFound,
+    "precondition": PreconditionFailed,
+    "group_changed": GroupChanged,
+    "directory_full": DirectoryFull,
+    "not_found": NotFound,
+    "not_empty": DirectoryNotEmpty,
+}
+
+
+class PostgresMetadata:
+    """`mobula.metadata.model.Metadata` on the shards. `start` it on the event loop, `stop` it at the end."""
+
+    def __init__(self, zookeeper: Client, postgres: Postgres) -> None:
+        self._zookeeper = zookeeper
+        self._postgres = postgres
+        self._map: shard_map.ShardMap | None = None
+        self._shards: dict[int, Shard] = {}
+        self._groups: tuple[float, list[Group]] = (0.0, [])
+        self._groups_lock = asyncio.Lock()
+
+    def start(self) -> None:
+        """Follow the shard map and the shards' primaries."""
+        self._zookeeper.watch(MAP_PATH, self._on_map)
+
+    def stop(self) -> None:
+        """Drop all connections."""
+        for shard in self._shards.values():
+            shard.stop()
+
+    def _on_map(self, node: Node | None) -> None:
+        if node is None:
+            return
+        try:
+            found = shard_map.decode(node.data)
+        except shard_map.ShardMapError as error:
+            log.error("shard map ignored", why=str(error))
+            return
+        if self._map is None or found.epoch > self._map.epoch:
+            self._map = found
+            log.info("shard map", epoch=found.epoch, shards=found.shards)
+
+    def shard(self, number: int) -> Shard:
+        """The shard of that number, followed from the first time it is asked for."""
+        if number not in self._shards:
+            self._shards[number] = Shard(number, self._postgres, self._zookeeper)
+            self._shards[number].start()
+        return self._shards[number]
+
+    @property
+    def ready(self) -> bool:
+        """The shard map is known."""
+        return self._map is not None
+
+    async def call(self, shard: int, sql: str, *args: object, writes: bool, deadline: float | None = None) -> list[Any]:
+        """Rows of one statement on one shard; the first column is ``generation``. Raises what `Shard.call` raises."""
+        return await self.shard(shard).call(sql, *args, deadline=deadline or _deadline(), writes=writes)
+
+    async def _route(self, directory: str, deadline: float) -> tuple[Shard, int]:
+        """The shard and the vnode of a directory's children."""
+        while self._map is None:
+            if time.monotonic() > deadline:
+                raise Unavailable("route a request: the shard map has never been read from ZooKeeper")
+            await asyncio.sleep(WAIT_S)
+        vnode = shard_map.vnode_of(directory)
+        return self.shard(self._map.shard_of(vnode)), vnode
+
+    async def _row(self, directory: str, sql: str, *args: object, deadline: float, writes: bool) -> Any:
+        """The one row of a function of schema metadata, called with the directory's vnode and path first."""
+        shard, vnode = await self._route(directory, deadline)
+        return (await shard.call(sql, vnode, directory, *args, deadline=deadline, writes=writes))[0]
+
+    async def lookup(self, directory: str, name: str) -> Lookup:
+        deadline = _deadline()
+        row = await self._row(
+            directory, "SELECT * FROM metadata.lookup($1, $2, $3)", name, deadline=deadline, writes=False
+        )
+        entry = _entry(json.loads(row["entry"])) if row["entry"] else None
+        exists = row["directory_active"] or is_root(directory)
+        if not exists and not is_root(directory):
+            exists = await self._help(directory, deadline)
+        return Lookup(entry, exists)
+
+    async def _help(self, directory: str, deadline: float) -> bool:
+        """A directory without an active row: if its parent has the entry, a mkdir died half way: finish it. Answers whether it is one.
+
+        Raises:
+            ParentNotDirectory: the name is an object.
+        """
+        above, name = split(directory)
+        row = await self._row(above, "SELECT * FROM metadata.lookup($1, $2, $3)", name, deadline=deadline, writes=False)
+        if not row["entry"]:
+            return False
+        if _entry(json.loads(row["entry"])).kind == Kind.OBJECT:
+            raise ParentNotDirectory(directory)
+        done = await self._row(
+            directory, "SELECT * FROM metadata.activate_directory($1, $2)", deadline=deadline, writes=True
+        )
+        return bool(done["done"])
+
+    async def _put_entry(
+        self,
+        directory: str,
+        entry: Entry,
+        *,
+        epoch: int,
+        precondition: Precondition,
+        parent_is_root: bool,
+        deadline: float,
+    ) -> None:
+        any_of, none_of = _lists(precondition)
+        for attempt in (1, 2):
+            row = await self._row(
+                directory, "SELECT * FROM metadata.put_entry($1, $2, $3, $4, $5, $6, $7, $8)", _document(entry), parent_is_root,
+                epoch, any_of, none_of, ENTRIES_MAX, deadline=deadline, writes=True,
+            )  # fmt: skip
+            if row["refused"] != "directory_missing":
+                break
+            if attempt == 2 or not await self._help(directory, deadline):
+                raise DirectoryMissing(directory)
+        _refuse(row["refused"], f"{directory}/{entry.name}")
+
+    async def put_object(
+        self, directory: str, entry: Entry, *, group_epoch: int, precondition: Precondition, parent_is_root: bool
+    ) -> None:
+        await self._put_entry(
+            directory,
+            entry,
+            epoch=group_epoch,
+            precondition=precondition,
+            parent_is_root=parent_is_root,
+            deadline=_deadline(),
+        )
+
+    async def put_metadata(
+        self,
+        directory: str,
+        name: str,
+        *,
+        headers: Mapping[str, str],
+        role_tags: Sequence[str],
+        content_type: str | None,
+        precondition: Precondition,
+    ) -> Entry:
+        any_of, none_of = _lists(precondition)
+        row = await self._row(
+            directory, "SELECT * FROM metadata.put_metadata($1, $2, $3, $4, $5, $6, $7, $8)", name, json.dumps(dict(headers)),
+            list(role_tags), content_type, any_of, none_of, deadline=_deadline(), writes=True,
+        )  # fmt: skip
+        _refuse(row["refused"], f"{directory}/{name}")
+        return _entry(json.loads(row["entry"]))
+
+    async def delete_object(self, directory: str, name: str, *, precondition: Precondition) -> None:
+        await self._delete_entry(directory, name, Kind.OBJECT, precondition, _deadline())
+
+    async def _delete_entry(
+        self, directory: str, name: str, kind: Kind, precondition: Precondition, deadline: float
+    ) -> None:
+        any_of, none_of = _lists(precondition)
+        row = await self._row(
+            directory, "SELECT * FROM metadata.delete_entry($1, $2, $3, $4, $5, $6)", name, kind.value, any_of, none_of,
+            deadline=deadline, writes=True,
+        )  # fmt: skip
+        _refuse(row["refused"], f"{directory}/{name}")
+
+    async def put_directory(self, directory: str, entry: Entry, *, parent_is_root: bool) -> None:
+        deadline = _deadline()
+        path = f"{directory}/{entry.name}"
+        while True:
+            row = await self._row(
+                path, "SELECT * FROM metadata.begin_directory($1, $2)", deadline=deadline, writes=True
+            )
+            if row["state"] != "deleting":
+                break
+            # Somebody is removing it right now (or died at it: then the sweeper is who finishes it, not we: two removers
+            # that overtake each other could take the entry of the directory that is made anew).
+            if time.monotonic() + WAIT_S > deadline:
+                raise Unavailable(f"make directory {path}: it is being removed")
+            await asyncio.sleep(WAIT_S)
+        await self._put_entry(
+            directory, entry, epoch=0, precondition=Precondition(), parent_is_root=parent_is_root, deadline=deadline
+        )
+        if row["state"] == "creating":
+            await self._row(path, "SELECT * FROM metadata.activate_directory($1, $2)", deadline=deadline, writes=True)
+
+    async def delete_directory(self, directory: str, name: str) -> None:
+        deadline = _deadline()
+        path = f"{directory}/{name}"
+        row = await self._row(path, "SELECT * FROM metadata.begin_rmdir($1, $2)", deadline=deadline, writes=True)
+        _refuse(row["refused"], path)
+        await self._delete_entry(directory, name, Kind.DIRECTORY, Precondition(), deadline)
+        await self._finish_rmdir(path, "deleting", dt.timedelta(0), deadline)
+
+    async def _finish_rmdir(self, path: str, state: str, older_than: dt.timedelta, deadline: float) -> None:
+        sql = "SELECT * FROM metadata.finish_rmdir($1, $2, $3, $4)"
+        await self._row(path, sql, state, older_than, deadline=deadline, writes=True)
+
+    async def list_directory(self, path: str, page: Page) -> Listing:
+        deadline = _deadline()
+        row = await self._row(
+            path, "SELECT * FROM metadata.list_directory($1, $2, $3, $4, $5, $6, $7)", page.limit, page.marker,
+            "mtime" if page.by_mtime else "name", page.reverse, page.kind.value if page.kind else None, deadline=deadline, writes=False,
+        )  # fmt: skip
+        entries = [_entry(document) for document in json.loads(row["entries"])]
+        if not row["directory_active"] and not entries and (is_root(path) or not await self._help(path, deadline)):
+            raise NotFound(path)
+        return Listing(entries, row["total"])
+
+    async def groups(self) -> Sequence[Group]:
+        async with self._groups_lock:
+            read_at, groups = self._groups
+            if time.monotonic() - read_at > GROUPS_AGE_S:
+                try:
+                    groups = await self._read_groups(1)
+                except Unavailable:
+                    if not groups:
+                        raise
+                self._groups = (time.monotonic(), groups)
+            return groups
+
+    async def _read_groups(self, shard: int) -> list[Group]:
+        rows = await self.call(shard, "SELECT * FROM metadata.groups()", writes=False)
+        return [_group(row) for row in rows]
+
+    async def sweep(self) -> int:
+        """Finish what a mkdir or rmdir left half-done more than 60 s ago, fold counts; answers how many directories were finished."""
+        if self._map is None:
+            return 0
+        finished = 0
+        for shard in self._map.shards:
+            rows = await self.call(shard, "SELECT * FROM metadata.unfinished_directories($1)", SWEEP_AGE, writes=False)
+            for row in rows:
+                await self._finish(row["path"], row["state"])
+                finished += 1
+            await self.call(shard, "SELECT * FROM metadata.fold_counts($1)", FOLD_ROWS, writes=True)
+        return finished
+
+    async def _finish(self, path: str, state: str) -> None:
+        deadline = _deadline()
+        above, name = split(path)
+        if state == "creating":
+            try:
+                helped = await self._help(path, deadline)
+            except ParentNotDirectory:
+                helped = False
+            if not helped:
+                await self._finish_rmdir(path, "creating", SWEEP_AGE, deadline)
+            return
+        try:
+            await self._delete_entry(above, name, Kind.DIRECTORY, Precondition(), deadline)
+        except (NotFound, IsDirectory):
+            log.info("swept directory had no entry any more", path=path)
+        await self._finish_rmdir(path, "deleting", SWEEP_AGE, deadline)
+
+    async def region_init(self, storages: Sequence[StorageServer], shards: int) -> tuple[bool, int, int]:
+        """Make the shard map and the placement groups, or bring the groups to these servers. Idempotent.
+
+        Answers (changed, epoch of the shard map, number of groups). A group whose servers change gets the next epoch, on all shards.
+        """
+        changed = False
+        try:
+            await self._zookeeper.create(MAP_PATH, shard_map.even(shards).encode())
+            changed = True
+        except NodeExists:
+            log.info("shard map stands")
+        self._on_map(await self._read_map())
+        standing = {g.id: g for g in await self._read_groups(1)}
+        wanted = []
+        for number, servers in enumerate(plan_groups(storages), 1):
+            old = standing.get(number)
+            epoch = 1 if old is None else old.epoch + (old.servers != servers)
+            wanted.append({"id": number, "epoch": epoch, "servers": [asdict(s) for s in servers]})
+        document = json.dumps(wanted)
+        for shard in self._map.shards if self._map else ():
+            row = (await self.call(shard, "SELECT * FROM metadata.ensure_groups($1)", document, writes=True))[0]
+            changed = changed or row["changed"] > 0
+        return changed, self._map.epoch if self._map else 0, len(wanted)
+
+    async def _read_map(self) -> Node | None:
+        try:
+            return await self._zookeeper.get(MAP_PATH)
+        except NoNode:
+            return None
+
+
+def _deadline() -> float:
+    return time.monotonic() + DEADLINE_S
+
+
+def _refuse(word: str | None, what: str) -> None:
+    if word is not None:
+        raise REFUSALS[word](what)
+
+
+def _lists(precondition: Precondition) -> tuple[list[str] | None, list[str] | None]:
+    any_of, none_of = precondition.any_of, precondition.none_of
+    return (None if any_of is None else list(any_of)), (None if none_of is None else list(none_of))
+
+
+def _document(entry: Entry) -> str:
+    """An entry as the row's JSON."""
+    return json.dumps({
+        "name": entry.name, "kind": entry.kind.value, "mtime": entry.mtime.isoformat(), "headers": dict(entry.headers),
+        "role_tags": list(entry.role_tags), "etag": entry.etag, "size": entry.size_bytes, "md5": f"\\x{entry.md5.hex()}",
+        "content_type": entry.content_type, "object_id": str(entry.object_id) if entry.object_id else None,
+        "account": str(entry.account) if entry.account else None, "group_id": entry.group, "copies": entry.copies,
+    })  # fmt: skip
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    """An entry from the row's JSON."""
+    return Entry(
+        name=row["name"], kind=Kind(row["kind"]), mtime=dt.datetime.fromisoformat(row["mtime"]), headers=row["headers"],
+        role_tags=tuple(row["role_tags"]), etag=row["etag"], size_bytes=row["size"], md5=bytes.fromhex(row["md5"][2:]),
+        content_type=row["content_type"], object_id=uuid.UUID(row["object_id"]) if row["object_id"] else None,
+        account=uuid.UUID(row["account"]) if row["account"] else None, group=row["group_id"], copies=row["copies"],
+    )  # fmt: skip
+
+
+def _group(row: Mapping[str, Any]) -> Group:
+    servers = tuple(StorageServer(**server) for server in json.loads(row["servers"]))
+    return Group(row["id"], row["epoch"], servers)
