@@ -442,14 +442,13 @@ class _Connection(asyncio.Protocol):
         await self._loop.run_in_executor(self._server.executor, call)
 
     async def receive(self, request: Request, consume: Callable[[memoryview], None]) -> None:
-        fd, server = self._fileno(), self._server
         self._handed_over = True
         self._set_reading()
         self._deaf = True  # for good, unless all goes well: the parser would lose its place
         left = (request.content_length or 0) - request.received_bytes
         try:
             await self.in_thread(functools.partial(feed, consume, request.body_unread()))
-            await socket_copy.receive(server.executor, fd, left, consume, self._limits.body_idle_s)
+            await socket_copy.receive(self._server.executor, self._fileno(), left, consume, self._limits.body_idle_s)
             request.body_skipped(left)
             self._receiving = None
             self._parser = httptools.HttpRequestParser(self)  # the old one still waits for this body

@@ -35,7 +35,7 @@ async def receive(
 ) -> None:
     """Hand the next `size_bytes` of a socket to `consume`, in a thread. Raises Stalled, PeerGone, what `consume` raises."""
     loop = asyncio.get_running_loop()
-    with socket.socket(fileno=os.dup(connection_fd)) as sock:
+    with duplicate(connection_fd) as sock:
         buffer = memoryview(bytearray(min(_PIECE_BYTES, size_bytes)))
         left = size_bytes
         while True:
@@ -51,12 +51,33 @@ async def send_file(
     """Send `prefix`, then part of an open file, to a socket, in a thread. Raises Stalled, PeerGone, OSError (the file's)."""
     loop = asyncio.get_running_loop()
     end = offset + size_bytes
-    with socket.socket(fileno=os.dup(connection_fd)) as sock:
+    with duplicate(connection_fd) as sock:
         while True:
             prefix, offset = await _finish(sock, loop.run_in_executor(executor, _send, sock, prefix, fd, offset, end))
             if offset == end:
                 return
             await _ready(sock.fileno(), loop.add_writer, loop.remove_writer, idle_s)
+
+
+def duplicate(connection_fd: int) -> socket.socket:
+    """A socket of its own over the same connection, for a thread. Only from the event loop, which owns the number."""
+    return socket.socket(fileno=os.dup(connection_fd))
+
+
+def send_all(sock: socket.socket, pieces: list[bytes | memoryview], idle_s: float) -> None:
+    """Send all of it to a non-blocking socket, from a thread. Raises Stalled, PeerGone."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            try:
+                view = view[sock.send(view) :]
+            except BlockingIOError:
+                if not poll.poll(idle_s * 1000):
+                    raise Stalled(f"no byte moved for {idle_s:.0f} s") from None
+            except OSError as error:
+                raise PeerGone(str(error)) from error
 
 
 async def _finish[T](sock: socket.socket, work: asyncio.Future[T]) -> T:
