@@ -49,7 +49,9 @@ def digest_of(path):
 
 
 def service_facts(service, address):
-    shown = text_of("systemctl", "show", service["unit"], "--property=ActiveState,SubState,ActiveEnterTimestamp,NRestarts")
+    shown = text_of(
+        "systemctl", "show", service["unit"], "--property=ActiveState,SubState,ActiveEnterTimestamp,NRestarts"
+    )
     unit = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     facts = {
         "active": unit.get("ActiveState", "unknown"),

@@ -1,0 +1,214 @@
+"""The command line: parse, call, print. What is decided and done lies in the modules this one calls.
+
+Exit codes: 0 done, 1 it failed or something is wrong (one sentence says what), 2 the input can't be used (nothing was changed),
+130 ended by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from ops.errors import OperatorError
+from ops.progress import Progress
+from ops.region import Region, load, names
+
+GROUPS = {"account": ("ops.account_cli", "account"), "lab": ("ops.lab_cli", "lab")}
+"""subcommands with modules of their own, loaded only when they are asked for"""
+
+
+class Context:
+    """What the commands share: the region's name, and the region once somebody needs it."""
+
+    def __init__(self, region: str) -> None:
+        self.region = region
+
+    def load(self) -> Region:
+        return load(self.region)
+
+
+class Lazy(click.Group):
+    """A group that imports the modules of its big subcommands when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *GROUPS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in GROUPS:
+            module, attribute = GROUPS[cmd_name]
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def show(value: Any, text: str, *, as_json: bool) -> None:
+    """Print `value` as JSON, or `text`."""
+    click.echo(json.dumps(value, indent=1, default=str) if as_json else text)
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-R", "--region", default="lab", show_default=True, help=f"The region: one of {', '.join(names())}.")
+@click.pass_context
+def main(ctx: click.Context, region: str) -> None:
+    """Start, see and change a region of Mobula.
+
+    \b
+    Examples:
+      ./mobula up --profile small     a region of 15 machines
+      ./mobula status                 what runs, what is wrong, what to do
+      eval "$(./mobula env)"          then mput, mget, mls, ... of any Manta client
+      ./mobula down                   leave nothing behind
+    """
+    ctx.obj = Context(region)
+
+
+@main.command()
+@click.option("--profile", help="A file of terraform/profiles: small or lab. Default: the standing region's, else lab.")
+@click.option("--quiet", is_flag=True, help="No progress lines.")
+@click.pass_obj
+def up(obj: Context, profile: str | None, quiet: bool) -> None:
+    """Start the region, or bring it to what this clone says.
+
+    \b
+    Example: ./mobula -R test up --profile small
+    """
+    from ops import provision  # noqa: PLC0415 (Terraform, Ansible: not for `--help`)
+
+    summary = provision.up(obj.load(), profile, Progress(quiet=quiet))
+    click.echo(summary.text())
+    if not summary.status.ok:
+        raise OperatorError(f"the region stands, but not all is well; ./mobula -R {obj.region} status says what to do")
+
+
+@main.command()
+@json_option
+@click.option("--profile", help="As for `up`.")
+@click.pass_obj
+def plan(obj: Context, profile: str | None, as_json: bool) -> None:
+    """Say what `up` would change on the machines, and change nothing.
+
+    \b
+    Example: ./mobula plan
+    """
+    from ops import provision  # noqa: PLC0415
+
+    found = provision.plan(obj.load(), profile, Progress())
+    show(found.as_json(), found.text(), as_json=as_json)
+
+
+@main.command()
+@click.pass_obj
+def down(obj: Context) -> None:
+    """Remove every machine, mount, namespace, route, rule and process of the region, and its state.
+
+    \b
+    Example: ./mobula -R test down
+    """
+    from ops import provision  # noqa: PLC0415
+
+    provision.down(obj.load(), Progress())
+
+
+@main.command()
+@json_option
+@click.pass_obj
+def status(obj: Context, as_json: bool) -> None:
+    """Look at every host: services, versions, shard roles, pools; what is wrong and what to do. Exit code 1 if anything is.
+
+    \b
+    Example: ./mobula status --json
+    """
+    from ops import provision  # noqa: PLC0415
+    from ops.status import table  # noqa: PLC0415
+
+    seen = provision.look(obj.load())
+    show(seen.as_json(), table(seen), as_json=as_json)
+    sys.exit(0 if seen.ok else 1)
+
+
+@main.command()
+@json_option
+@click.pass_obj
+def env(obj: Context, as_json: bool) -> None:
+    """Print what a Manta client needs in its environment.
+
+    \b
+    Example: eval "$(./mobula env)" && mls /demo/stor
+    """
+    from ops import environment  # noqa: PLC0415
+
+    variables = environment.variables(obj.load())
+    show(variables, environment.as_shell(variables), as_json=as_json)
+
+
+@main.command()
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def shell(obj: Context, command: tuple[str, ...]) -> None:
+    """Open a shell (or run COMMAND) on the internet side of the region, with its resolver.
+
+    \b
+    Example: ./mobula shell -- dig +short lab.mobula.test
+    """
+    from ops import environment  # noqa: PLC0415
+
+    argv = environment.shell_argv(obj.load(), command)
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("host")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def ssh(obj: Context, host: str, command: tuple[str, ...]) -> None:
+    """Open a shell (or run COMMAND) on HOST.
+
+    \b
+    Example: ./mobula ssh lab-a-storage-01 -- zpool status tank
+    """
+    from ops import environment  # noqa: PLC0415
+
+    sys.exit(environment.ssh(obj.load(), host, command))
+
+
+@main.command()
+@click.argument("host")
+@click.argument("service", required=False)
+@click.option("-n", "--lines", default=50, show_default=True, help="How many of the last lines.")
+@click.pass_obj
+def logs(obj: Context, host: str, service: str | None, lines: int) -> None:
+    """Print the last log lines of HOST, or of one SERVICE on it.
+
+    \b
+    Example: ./mobula logs lab-a-api-01 webapi -n 20
+    """
+    from ops import environment  # noqa: PLC0415
+
+    click.echo(environment.logs(obj.load(), host, service, lines), nl=False)
+
+
+def run() -> None:
+    """Entry point: turn what went wrong into one sentence and an exit code."""
+    try:
+        main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except OperatorError as error:
+        click.echo(f"mobula: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("mobula: ended by Ctrl-C; run the same command again to go on", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

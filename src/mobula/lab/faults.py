@@ -1,0 +1,61 @@
+"""Faults by hand: cuts in the networks (nft, silent: a link set down would say so to both sides and lose its routes), failed disks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mobula.lab import machines, network
+from mobula.lab.network import LabError
+from mobula.lab.topology import ZONES
+
+TABLE = "fault"
+
+
+def _cut_rules(links: Iterable[str]) -> str:
+    drops = "\n".join(f'    iifname "{link}" drop\n    oifname "{link}" drop' for link in sorted(links))
+    chain = f"type filter hook forward priority -10; policy accept;\n{drops}"
+    return f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  chain forward {{\n    {chain}\n  }}\n}}\n"
+
+
+def zone_of(letter: str) -> int:
+    """Number of an AZ from its letter (a, b, c).
+
+    Raises:
+        LabError: no such AZ.
+    """
+    if letter not in ("a", "b", "c"):
+        raise LabError(f"find AZ {letter!r}: there are a, b and c")
+    return "abc".index(letter) + 1
+
+
+def cut(region: str, a: int, b: int) -> None:
+    """Nothing passes between two AZs any more, in silence."""
+    if a == b:
+        raise LabError("cut two AZs from each other: name two different ones")
+    low, high = sorted((a, b))
+    for zone in (low, high):
+        network.nft(f"{region}-r{zone}", _cut_rules([f"l{low}{high}"]))
+
+
+def isolate(region: str, zone: int) -> None:
+    """Nothing passes between this AZ and the others or the internet; management (`op`) still reaches it."""
+    others = [z for z in ZONES if z != zone]
+    network.nft(f"{region}-r{zone}", _cut_rules([*(f"l{min(z, zone)}{max(z, zone)}" for z in others), "pub"]))
+
+
+def heal(region: str) -> None:
+    """Remove every cut."""
+    for zone in ZONES:
+        network.nft(f"{region}-r{zone}", f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n")
+
+
+def fail_disk(state_dir: Path, host: str, disk: str) -> None:
+    """A storage host's disk reads and writes no more: its file is cut to nothing."""
+    folder = machines.load(state_dir, host).folder / "disks"
+    if disk not in {p.name for p in folder.iterdir()}:
+        raise LabError(
+            f"fail disk {disk!r} of {host}: it has {', '.join(sorted(p.name for p in folder.iterdir())) or 'no disks'}"
+        )
+    with (folder / disk).open("r+b") as handle:
+        handle.truncate(0)

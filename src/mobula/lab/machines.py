@@ -1,0 +1,283 @@
+"""Machines of the lab: systemd-nspawn on an overlay over the base image, in a network namespace and cgroup of their own.
+
+A machine's state is looked at, never remembered: `absent` (no folder of ours), `stopped` (folder, no process), `running`.
+Its folder carries a label naming region and host; a folder without it is not ours and is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mobula.lab import network, topology
+from mobula.lab.network import LabError
+
+CGROUP = Path("/sys/fs/cgroup")
+HYBRID = ("systemd", "unified", "memory", "cpu", "cpuacct", "pids", "blkio", "devices", "freezer")
+GONE_TIMEOUT_S = 15.0
+BOOT_TIMEOUT_S = 120.0
+# from signal.h: SIGRTMIN+3 tells a container's systemd to halt
+HALT = signal.SIGRTMIN + 3
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a machine is; `state_dir` is its region's, `image` the base image's root."""
+
+    region: str
+    cidr: str
+    name: str
+    zone: int
+    address: str
+    disks: int
+    disk_size_bytes: int
+    state_dir: Path
+    image: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.state_dir / "machines" / self.name
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root"
+
+    @property
+    def cgroup(self) -> Path:
+        """Its cgroup of the unified hierarchy."""
+        if is_hybrid():
+            return CGROUP / "unified" / f"mobula-{self.region}" / self.name
+        return CGROUP / "mobula.slice" / f"mobula-{self.region}.slice" / f"{self.name}.service"
+
+
+def is_hybrid() -> bool:
+    """The host has v1 controllers beside an empty cgroup2 (else: cgroup v2 with systemd as PID 1)."""
+    return (CGROUP / "unified").is_dir()
+
+
+def label_of(folder: Path) -> dict[str, object] | None:
+    """The label in a machine's folder; None if there is none that can be read."""
+    try:
+        label = json.loads((folder / "label.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return label if isinstance(label, dict) else None
+
+
+def is_running(machine: Machine) -> bool:
+    """Any of its processes lives."""
+    try:
+        return "populated 1" in (machine.cgroup / "cgroup.events").read_text()
+    except OSError:
+        return False
+
+
+def state_of(machine: Machine) -> str:
+    """running, stopped or absent.
+
+    Raises:
+        LabError: the folder is another region's or nobody's.
+    """
+    if not machine.folder.exists():
+        return "absent"
+    label = label_of(machine.folder)
+    if label is None:
+        # Killed while it was made: our own folder, before the label was in it.
+        return "absent"
+    if (label.get("region"), label.get("name")) != (machine.region, machine.name):
+        raise LabError(
+            f"use {str(machine.folder)!r} for {machine.name}: its label says {label.get('name')!r} of region {label.get('region')!r}; "
+            "move it away"
+        )
+    return "running" if is_running(machine) else "stopped"
+
+
+def ensure(machine: Machine) -> None:
+    """Make the machine if it is absent, start it if it is stopped, wait until its sshd greets.
+
+    Raises:
+        LabError: what could not be done.
+    """
+    state = state_of(machine)
+    if state == "absent":
+        _make(machine)
+    network.ensure(topology.of_host(machine.region, machine.cidr, machine.name, machine.zone, machine.address))
+    if state != "running":
+        _start(machine)
+    network.wait_for_banner(f"{machine.region}-op", machine.address, BOOT_TIMEOUT_S)
+
+
+def _make(machine: Machine) -> None:
+    for name in ("upper", "work", "root", "disks"):
+        (machine.folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(1, machine.disks + 1):
+        disk = machine.folder / "disks" / f"d{number:02}"
+        if not disk.exists():
+            with disk.open("wb") as handle:
+                handle.truncate(machine.disk_size_bytes)
+    _mount(machine)
+    secrets, root = machine.state_dir / "secrets", machine.root
+    _write(root / "etc/hostname", f"{machine.name}\n")
+    _write(root / "etc/machine-id", hashlib.md5(machine.name.encode(), usedforsecurity=False).hexdigest() + "\n")
+    _write(root / "etc/mobula-machine", f"{machine.region} {machine.name}\n")
+    _write(root / "root/.ssh/authorized_keys", (secrets / "ssh.key.pub").read_text(), mode=0o600)
+    _write(root / "etc/ssh/ssh_host_ed25519_key", (secrets / "ssh-hosts.key").read_text(), mode=0o600)
+    _write(root / "etc/ssh/ssh_host_ed25519_key.pub", (secrets / "ssh-hosts.key.pub").read_text())
+    (root / "disks").mkdir(exist_ok=True)
+    # Last: what has a label is whole.
+    label = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(machine).items()}
+    _write(machine.folder / "label.json", json.dumps(label))
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if path.parent.name == ".ssh" else 0o755)
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    new.chmod(mode)
+    new.rename(path)
+
+
+def _mount(machine: Machine) -> None:
+    if not machine.root.is_mount():
+        layers = f"lowerdir={machine.image},upperdir={machine.folder / 'upper'},workdir={machine.folder / 'work'}"
+        network.run(["mount", "-t", "overlay", f"mobula-{machine.name}", "-o", layers, str(machine.root)])
+
+
+def _start(machine: Machine) -> None:
+    _mount(machine)
+    _remove_cgroups(machine)  # booted into the remains of a killed one a machine is degraded
+    nspawn = [
+        "systemd-nspawn", "--quiet", f"--directory={machine.root}", "--register=no", "--keep-unit", f"--machine={machine.name}",
+        f"--network-namespace-path={network.NETNS / machine.name}", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
+        "--console=pipe", "--bind=/dev/fuse", f"--bind={machine.folder / 'disks'}:/disks", "--kill-signal=SIGRTMIN+3",
+        "--system-call-filter=@keyring", "--capability=CAP_NET_ADMIN", "/sbin/lab-init",
+    ]  # fmt: skip
+    path = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
+    with (machine.folder / "console.log").open("ab") as console:
+        if is_hybrid():
+            _start_hybrid(machine, nspawn, path, console.fileno())
+        else:
+            unit = [
+                f"--unit={machine.name}",
+                f"--slice=mobula-{machine.region}.slice",
+                "--property=Delegate=yes",
+                "--property=KillMode=mixed",
+            ]
+            network.run(["systemd-run", "--quiet", "--collect", *unit, *nspawn])
+
+
+def _start_hybrid(machine: Machine, nspawn: list[str], env: dict[str, str], console: int) -> None:
+    groups = [CGROUP / c / f"mobula-{machine.region}" / machine.name for c in HYBRID]
+    for group in groups:
+        group.mkdir(parents=True, exist_ok=True)
+    # systemd 257 refuses v1 unless it is forced; in unified mode its limits would be silently ignored on such a host.
+    legacy = ["systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]
+    join = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@"'
+    subprocess.Popen(
+        ["sh", "-c", join, "sh", *map(str, groups), "--", *nspawn, *legacy],
+        env={**env, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "0"}, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _remove_cgroups(machine: Machine) -> None:
+    if is_hybrid():
+        for controller in HYBRID:
+            remove_cgroup(CGROUP / controller / f"mobula-{machine.region}" / machine.name)
+
+
+def remove_cgroup(group: Path) -> None:
+    """Remove an empty cgroup tree; what is still busy stays."""
+    for path, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+
+
+def _wait_gone(machine: Machine) -> None:
+    network.wait_until(lambda: not is_running(machine), GONE_TIMEOUT_S, f"stop {machine.name}")
+
+
+def leader_of(machine: Machine) -> int | None:
+    """Process id (the host's) of the machine's own PID 1."""
+    for pid in _processes(machine.cgroup):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd-nspawn":
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                return int(children[0]) if children else None
+    return None
+
+
+def _processes(group: Path) -> Iterator[int]:
+    for path, _, _ in os.walk(group):
+        with contextlib.suppress(OSError):
+            yield from map(int, (Path(path) / "cgroup.procs").read_text().split())
+
+
+def stop(machine: Machine) -> None:
+    """Shut down in order; pulls the plug if that takes too long."""
+    freeze(machine, frozen=False)
+    leader = leader_of(machine)
+    if leader is not None:
+        os.kill(leader, HALT)
+    try:
+        _wait_gone(machine)
+    except LabError:
+        kill(machine)
+
+
+def power_off(machine: Machine) -> None:
+    """Pull the plug: first the network (killing alone would send FIN and RST, and the namespace would answer pings), then all processes."""
+    port = topology.port_name(machine.name)
+    subprocess.run(
+        ["ip", "-n", f"{machine.region}-r{machine.zone}", "link", "set", port, "down"], check=False, capture_output=True
+    )
+    kill(machine)
+
+
+def kill(machine: Machine) -> None:
+    """End all processes of the machine at once."""
+    if machine.cgroup.exists():
+        (machine.cgroup / "cgroup.kill").write_text("1")
+        _wait_gone(machine)
+
+
+def freeze(machine: Machine, *, frozen: bool) -> None:
+    """Stop or let go on every process of the machine; it stays alive to the kernel."""
+    with contextlib.suppress(FileNotFoundError):
+        (machine.cgroup / "cgroup.freeze").write_text("1" if frozen else "0")
+
+
+def remove(machine: Machine) -> None:
+    """Everything of the machine: processes, mount, folder with its disks, namespace, cgroups."""
+    kill(machine)
+    unmount(machine.root)
+    shutil.rmtree(machine.folder, ignore_errors=True)
+    network.remove_namespaces(machine.name)
+    _remove_cgroups(machine)
+
+
+def unmount(root: Path) -> None:
+    """Unmount a machine's root, and again while crashes have stacked it."""
+    while root.is_mount():
+        network.run(["umount", "--lazy", str(root)])
+
+
+def load(state_dir: Path, name: str) -> Machine:
+    """The machine of that name, from its label.
+
+    Raises:
+        LabError: there is none.
+    """
+    label = label_of(state_dir / "machines" / name)
+    if label is None:
+        known = ", ".join(sorted(p.name for p in (state_dir / "machines").glob("*"))) or "no machines"
+        raise LabError(f"find machine {name!r}: there is {known}")
+    return Machine(**{**label, "state_dir": Path(str(label["state_dir"])), "image": Path(str(label["image"]))})  # type: ignore[arg-type]
