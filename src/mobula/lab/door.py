@@ -54,7 +54,8 @@ frontend door
 backend loadbalancers
     balance leastconn
     option tcp-check
-    server-template lb 8 {zone}:443 resolvers names resolve-prefer ipv4 init-addr none check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
+    default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
+    server-template lb 8 {zone}:443 resolvers names resolve-prefer ipv4 init-addr none
 """
 
 
@@ -82,7 +83,7 @@ def door_is_open(region: str) -> bool:
     return bool(_processes(_door_marker(region)))
 
 
-def ensure_door(region: str, zone: str, port: int, nameservers: Sequence[str], state_dir: Path, image: Path) -> None:
+def ensure_door(region: str, zone: str, *, port: int, nameservers: Sequence[str], state_dir: Path, image: Path) -> None:
     """Open the door on 127.0.0.1:`port` unless it is open for these nameservers.
 
     Raises:
@@ -107,11 +108,12 @@ def ensure_door(region: str, zone: str, port: int, nameservers: Sequence[str], s
         listener.listen(1024)
         config.write_text(door_config(nameservers, zone, listener.fileno()))
         script = 'mount --bind "$1" "$2/mnt" && exec chroot "$2" /usr/sbin/haproxy -db -f "$3"'
+        where = ["nsenter", f"--net={NETNS / f'{region}-pub'}", "unshare", "--mount"]
+        argv = [*where, "sh", "-c", script, "sh", str(config.parent), str(image), _door_marker(region)]
         with (state_dir / "run" / "door.log").open("ab") as log:
             process = subprocess.Popen(
-                ["nsenter", f"--net={NETNS / f'{region}-pub'}", "unshare", "--mount", "sh", "-c", script, "sh", str(config.parent), str(image),
-                 _door_marker(region)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=[listener.fileno()], env={"PATH": os.environ["PATH"]},
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=[listener.fileno()],
+                env={"PATH": os.environ["PATH"]},
             )  # fmt: skip
     _wait_started(process, state_dir / "run" / "door.log")
 

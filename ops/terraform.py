@@ -1,0 +1,170 @@
+"""Terraform, by python-terraform: the only importer, and the only way in which anything here drives it.
+
+Variables go into files (never ``-var``), so that every run, a destroying one too, sees the same values; a plan is saved, shown, and
+that very plan applied. Works with OpenTofu as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import python_terraform
+
+from ops.errors import BadInput, OperatorError
+from ops.region import REPO, Region
+
+PROVIDER = "terraform.local/mobula/lab"
+PROVIDER_VERSION = "0.1.0"
+PARALLELISM = 8
+"""machines that boot at once: on two cores more of them only wait for each other"""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSummary:
+    """What an apply would change: a line for each, for people; and the file that says it to Terraform."""
+
+    lines: tuple[str, ...]
+    file: Path
+
+    @property
+    def changes(self) -> int:
+        return len(self.lines)
+
+
+def summarize(plan: dict[str, Any]) -> tuple[str, ...]:
+    """One line per change of ``terraform show -json``'s plan."""
+    words = {("create",): "create", ("update",): "start or change", ("delete",): "remove"}
+    lines = []
+    for change in plan.get("resource_changes", []):
+        actions = tuple(change["change"]["actions"])
+        if actions in {("no-op",), ("read",)}:
+            continue
+        name = (change["change"]["after"] or change["change"]["before"] or {}).get("name", change["address"])
+        lines.append(
+            f"{words.get(actions, 'replace')} {'machine' if change['type'] == 'lab_server' else 'networks of'} {name}"
+        )
+    return tuple(sorted(lines))
+
+
+def condense(text: str) -> str:
+    """Terraform's diagnostics as one sentence: the first lines of each error."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    errors = re.findall(
+        r"Error: (.+?)(?:\n\s*\n(.*?))?(?=\n.?\n|\Z)",
+        plain.replace("│", "").replace("╷", "").replace("╵", ""),
+        re.DOTALL,
+    )
+    parts = [" ".join(f"{head} {body or ''}".split()) for head, body in errors]
+    return "; ".join(dict.fromkeys(parts))[:600] or " ".join(plain.split())[-400:] or "it said nothing"
+
+
+class Terraform:
+    """One region's Terraform. `init` first."""
+
+    def __init__(self, region: Region, *, profile: Path, image: Path, progress: Callable[[str], None]) -> None:
+        self._region = region
+        self._folder = region.state_dir / "terraform"
+        self._progress = progress
+        self._profile = profile
+        self._image = image
+        binary = shutil.which("terraform") or shutil.which("tofu")
+        if binary is None:
+            raise OperatorError("run Terraform: neither terraform nor tofu is on PATH; run ops/setup")
+        self._terraform = python_terraform.Terraform(working_dir=str(region.terraform_dir), terraform_bin_path=binary)
+
+    def _write_inputs(self) -> None:
+        """The two generated variable files beside the region's own, and the provider where Terraform looks for it."""
+        for file in (self._profile, self._region.terraform_dir / "region.auto.tfvars.json"):
+            _must_be_object(file)
+        values = self._profile.read_text()
+        place = json.dumps({"state_dir": str(self._region.state_dir), "image": str(self._image)})
+        for name, text in (("profile", values), ("place", place)):
+            (self._region.terraform_dir / f"{name}.auto.tfvars.json").write_text(text)
+        mirror = self._folder / "mirror"
+        wrapper = mirror / PROVIDER / PROVIDER_VERSION / "linux_amd64" / f"terraform-provider-lab_v{PROVIDER_VERSION}"
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        # No path of this machine in it: Terraform's lock file holds its hash.
+        wrapper.write_text('#!/bin/sh\nexec "${LAB_PYTHON:-python3}" -m mobula.lab.serve "$@"\n')
+        wrapper.chmod(0o755)
+        installation = f'filesystem_mirror {{\n path = "{mirror}"\n include = ["terraform.local/*/*"]\n}}'
+        (self._folder / "cli.tfrc").write_text(
+            f"disable_checkpoint = true\nprovider_installation {{\n{installation}\n}}\n"
+        )
+
+    def _environment(self) -> dict[str, str]:
+        source = str(REPO / "src")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+        return {
+            **inherited, "TF_CLI_CONFIG_FILE": str(self._folder / "cli.tfrc"), "TF_DATA_DIR": str(self._folder / "data"),
+            "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "LAB_PYTHON": sys.executable, "PYTHONPATH": source, "CHECKPOINT_DISABLE": "1",
+        }  # fmt: skip
+
+    def _run(self, verb: str, *args: str, ok: Sequence[int] = (0,), **options: Any) -> tuple[int, str]:
+        # python-terraform hands its own process's environment on; there is no other way in.
+        before, wanted = dict(os.environ), self._environment()
+        os.environ.clear()
+        os.environ.update(wanted)
+        try:
+            code, out, err = self._terraform.cmd(verb, *args, capture_output=True, raise_on_error=False, **options)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        if code not in ok:
+            said = condense(f"{err or ''}\n{out or ''}")
+            kind = BadInput if "validation rule" in said or "Variables" in said or "tfvars" in said else OperatorError
+            raise kind(f"terraform {verb} of region {self._region.name!r}: {said}")
+        return code, out or ""
+
+    def init(self) -> None:
+        """Write Terraform's inputs and make its working state; quick when nothing has changed."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._write_inputs()
+        # The lock file of another clone or provider version must not stand in the way: our one provider comes from this clone.
+        (self._region.terraform_dir / ".terraform.lock.hcl").unlink(missing_ok=True)
+        self._run(
+            "init",
+            backend_config=f"path={self._folder / 'terraform.tfstate'}",
+            reconfigure=python_terraform.IsFlagged,
+            no_color=python_terraform.IsFlagged,
+        )
+
+    def plan(self) -> PlanSummary:
+        """What would change, saved to a file that `apply` takes."""
+        file = self._folder / "plan"
+        self._run(
+            "plan", ok=(0, 2), out=str(file), detailed_exitcode=python_terraform.IsFlagged, no_color=python_terraform.IsFlagged,
+            lock_timeout="20s",
+        )  # fmt: skip
+        _, shown = self._run("show", str(file), json=python_terraform.IsFlagged, no_color=python_terraform.IsFlagged)
+        return PlanSummary(summarize(json.loads(shown)), file)
+
+    def apply(self, plan: PlanSummary) -> None:
+        """Do what the plan says."""
+        self._run(
+            "apply", str(plan.file), parallelism=PARALLELISM, no_color=python_terraform.IsFlagged, lock_timeout="20s"
+        )
+
+    def write_output(self) -> None:
+        """Put Terraform's output `region` where the later stages read it."""
+        _, text = self._run("output", "region", json=python_terraform.IsFlagged)
+        new = self._folder / "region.json.new"
+        new.write_text(json.dumps(json.loads(text), indent=1))
+        new.rename(self._folder / "region.json")
+
+
+def _must_be_object(file: Path) -> None:
+    """Refuse a malformed variable file before Terraform runs, by its name."""
+    try:
+        value = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"read {str(file)!r}: {error}; mend the file") from error
+    if not isinstance(value, dict):
+        raise BadInput(f"read {str(file)!r}: it holds a {type(value).__name__}, not a JSON object; mend the file")
