@@ -16,6 +16,7 @@ import asyncio
 import functools
 import os
 import ssl
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -326,7 +327,7 @@ class _Connection(asyncio.Protocol):
             _log.error("request not answered", method=request.method, path=request.path.decode("latin-1"))
             await self._answer_late(response, 500, "InternalError", "the request was not answered")
         if self._server.observe is not None:
-            self._server.observe(request, response, self._loop.time() - request.received_s)
+            self._server.observe(request, response, time.monotonic() - request.received_s)
 
     async def _answer_late(self, response: Response, status: int, code: str, message: str) -> None:
         response.keep_alive = False

@@ -1,0 +1,191 @@
+"""The object server of a storage host: takes, gives and deletes object files (the protocol: architecture.md section 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from mobula.core import log
+from mobula.core.capability import HEADER, CapabilityRefused, verify
+from mobula.core.clock import Clock, SystemClock
+from mobula.core.ranges import ByteRange, RangeNotSatisfiable, SeveralRanges, parse_range
+from mobula.storage.config import StorageConfig
+from mobula.storage.files import (
+    CAPACITY_AGE_S,
+    NameRefused,
+    NoSpace,
+    ObjectExists,
+    ObjectFiles,
+    ObjectMissing,
+    ObjectName,
+    check_id,
+)
+from mobula.wire.http_exchange import LARGE_BYTES, Request, Response
+
+_SMALL_BYTES = 64 * 1024
+"""stored in one go, and sent from memory when the kernel has it there"""
+_THREADS = 32
+_SILENT_S = 10.0
+"""a pool that has not told its capacity for so long is out of order"""
+
+_ANSWERS: dict[type[Exception], tuple[int, str]] = {
+    NameRefused: (400, "InvalidObjectName"),
+    CapabilityRefused: (403, "CapabilityRefused"),
+    ObjectMissing: (404, "ObjectNotFound"),
+    ObjectExists: (409, "ObjectExists"),
+    NoSpace: (507, "NotEnoughSpace"),
+    RangeNotSatisfiable: (416, "RequestedRangeNotSatisfiable"),
+    SeveralRanges: (501, "NotImplemented"),
+}
+
+
+class ObjectServer:
+    """mobula.wire.service.Service."""
+
+    def __init__(self, config: StorageConfig, files: ObjectFiles, clock: Clock) -> None:
+        self._keys = config.keys()
+        self._files = files
+        self._clock = clock
+        self._watch: asyncio.Task[None] | None = None
+        self._pool_error = ""
+        self._disk = ThreadPoolExecutor(_THREADS, thread_name_prefix="disk")
+
+    async def start(self) -> None:
+        removed = await self._on_disk(self._files.start)
+        log.get_logger().info("data directory ready", unfinished_uploads_removed=removed)
+        self._watch = asyncio.create_task(self._watch_pool())
+
+    async def stop(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._disk.shutdown(wait=True)
+
+    async def _watch_pool(self) -> None:
+        """Know the capacity without asking a pool that may hang, and know when it hangs."""
+        while True:
+            try:
+                await self._on_disk(self._files.read_capacity)
+                self._pool_error = ""
+            except OSError as error:
+                self._pool_error = f"read the pool's capacity: {error.strerror}"
+            await asyncio.sleep(CAPACITY_AGE_S / 2)
+
+    def status(self) -> Mapping[str, object]:
+        capacity = self._files.capacity
+        why = self._pool_error
+        if capacity.age_s > _SILENT_S:
+            why = why or f"the pool has not answered for {capacity.age_s:.0f} s"
+        return {
+            "healthy": not why,
+            "why": why,
+            "size_bytes": capacity.size_bytes,
+            "available_bytes": capacity.available_bytes,
+        }
+
+    async def handle(self, request: Request, response: Response) -> None:
+        try:
+            await self._route(request, response)
+        except tuple(_ANSWERS) as error:
+            status, code = _ANSWERS[type(error)]
+            await response.send_error(status, code, str(error))
+
+    async def _route(self, request: Request, response: Response) -> None:
+        parts = request.path.decode("latin-1").split("/")
+        if len(parts) != 4 or parts[1] != "objects":
+            await response.send_error(404, "ResourceNotFound", f"{'/'.join(parts)} was not found")
+        elif request.method == "PUT":
+            await self._put(request, response, parts[2], parts[3])
+        elif request.method in ("GET", "HEAD", "DELETE"):
+            name = ObjectName.parse(parts[2], parts[3])
+            self._authorise(request, name.object_id, name.size_bytes)
+            if request.method == "DELETE":
+                await self._on_disk(partial(self._files.delete, name))
+                await response.send(204)
+            else:
+                await self._get(request, response, name)
+        else:
+            await response.send_error(405, "MethodNotAllowed", f"{request.method} is not for objects")
+
+    def _authorise(self, request: Request, object_id: str, size_bytes: int | None) -> None:
+        verify(
+            self._keys, request.headers.get(HEADER), request.method, object_id, size_bytes, now_s=self._clock.now_s()
+        )
+
+    async def _put(self, request: Request, response: Response, account: str, object_id: str) -> None:
+        check_id(account, object_id)
+        announced_bytes = None if request.chunked else request.content_length or 0
+        self._authorise(request, object_id, announced_bytes)
+        if announced_bytes is not None and announced_bytes <= _SMALL_BYTES and not request.expects_continue:
+            body = await request.body(_SMALL_BYTES)
+            name = await self._on_disk(partial(self._files.put, account, object_id, [body]))
+        else:
+            name = await self._receive(request, account, object_id, announced_bytes)
+        await response.send(204, [("x-object-size", str(name.size_bytes)), ("x-object-md5", name.md5)])
+
+    async def _receive(self, request: Request, account: str, object_id: str, announced_bytes: int | None) -> ObjectName:
+        upload = await self._on_disk(partial(self._files.create, account, object_id, announced_bytes))
+        try:
+            await request.receive_into(upload.write)
+            return await self._on_disk(upload.commit)
+        except BaseException:
+            await self._on_disk(upload.abort)
+            raise
+
+    async def _get(self, request: Request, response: Response, name: ObjectName) -> None:
+        part = ByteRange(0, name.size_bytes - 1)
+        headers = [("Content-Type", "application/octet-stream")]
+        status, wanted = 200, request.headers.get("range")
+        if wanted is not None:
+            try:
+                part = parse_range(wanted, name.size_bytes)
+            except RangeNotSatisfiable as error:
+                await self._find(name)
+                unsatisfied = [("Content-Range", f"bytes */{name.size_bytes}")]
+                await response.send_error(416, "RequestedRangeNotSatisfiable", str(error), unsatisfied)
+                return
+            status, headers = 206, [*headers, ("Content-Range", part.content_range(name.size_bytes))]
+        if request.method == "HEAD":
+            await self._find(name)
+            await response.start(status, headers, part.size_bytes)
+            await response.finish()
+            return
+        if self._files.reads_without_waiting and name.size_bytes <= _SMALL_BYTES:
+            data = self._files.read_cached(name)
+            if data is not None:
+                await response.send(status, headers, data[part.first : part.last + 1])
+                return
+        fd = await self._on_disk(partial(self._files.open, name))
+        try:
+            if part.size_bytes < LARGE_BYTES:
+                data = await self._on_disk(partial(os.pread, fd, part.size_bytes, part.first))
+                if len(data) < part.size_bytes:
+                    raise OSError(f"read '{name.path}': it is shorter than its name says")
+                await response.send(status, headers, data)
+            else:
+                await response.send_file(status, headers, fd, part.first, part.size_bytes)
+        finally:
+            await self._on_disk(partial(os.close, fd))
+
+    async def _find(self, name: ObjectName) -> None:
+        if not await self._on_disk(partial(self._files.exists, name)):
+            raise ObjectMissing(f"read '{name.path}': no such file")
+
+    async def _on_disk[T](self, call: Callable[[], T]) -> T:
+        """What `call` gives, from a thread; a cancelled caller leaves only after the thread has finished."""
+        work = asyncio.get_running_loop().run_in_executor(self._disk, call)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await work
+            raise
+
+
+def build(config: StorageConfig) -> ObjectServer:
+    """Raises OSError, ValueError for keys that can't be read."""
+    return ObjectServer(config, ObjectFiles(Path(config.data_dir), fill_max=config.fill_max), SystemClock())

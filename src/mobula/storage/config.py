@@ -1,0 +1,29 @@
+"""storage.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from mobula.core.capability import parse_key
+
+
+class StorageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of one storage host's object server. `capability_keys` are paths; any of these keys may have signed a request."""
+
+    region: str
+    host: str
+    az: str
+    address: str
+    port: int
+    data_dir: str
+    capability_keys: tuple[str, ...]
+    listen: str = "0.0.0.0"  # every address of the machine; nft decides who reaches it
+    fill_max: float = 0.92
+    """of the pool; beyond it nothing new is taken (a full ZFS pool can't even delete)"""
+    log_level: str = "info"
+
+    def keys(self) -> tuple[bytes, ...]:
+        """Raises OSError, ValueError."""
+        return tuple(parse_key(Path(path).read_text(encoding="ascii")) for path in self.capability_keys)

@@ -1,0 +1,278 @@
+"""Object files on disk: written so that what was acknowledged survives a crash. Blocking; called from threads.
+
+    tmp/<object id>                                an upload on its way; `start` removes what a crash left
+    <account uuid>/<object id>.<size>.<md5 hex>    an object, whole: the name says what the bytes must be
+
+An upload is fsynced, renamed, and **fsynced again**: on zfs-fuse the rename survives a crash only through an fsync of
+the file itself, an fsync of the directory does nothing there. The directory is fsynced as well, for other file systems.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_ACCOUNT = re.compile(_UUID, re.ASCII)
+_FILE = re.compile(rf"({_UUID})\.(0|[1-9][0-9]{{0,17}})\.([0-9a-f]{{32}})", re.ASCII)
+_REMEMBERED = 100_000
+"""object ids stored lately: an id is used once, so a second PUT of it is a replay, within its capability's life"""
+
+
+CAPACITY_AGE_S = 1.0
+"""how old a capacity may be that decides on a new upload"""
+
+
+class FileError(Exception):
+    """Base of what storing or reading an object file can meet."""
+
+
+class NameRefused(FileError):
+    """Not the name of an object or of an object's file. -> 400"""
+
+
+class ObjectExists(FileError):
+    """An object of this id is stored, or is being stored. -> 409"""
+
+
+class ObjectMissing(FileError):
+    """No such file. -> 404"""
+
+
+class NoSpace(FileError):
+    """The pool is full, or would be. -> 507"""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """An object file's place; strict, so that no name can lead out of the data directory."""
+
+    account: str
+    object_id: str
+    size_bytes: int
+    md5: str
+
+    @classmethod
+    def parse(cls, account: str, file_name: str) -> ObjectName:
+        """Raises NameRefused."""
+        match = _FILE.fullmatch(file_name)
+        if match is None or not _ACCOUNT.fullmatch(account):
+            raise NameRefused(
+                f"name an object file: {account!r}, {file_name!r} found; it is <uuid>/<uuid>.<size>.<md5 hex>"
+            )
+        return cls(account, match[1], int(match[2]), match[3])
+
+    @property
+    def path(self) -> str:
+        return f"{self.account}/{self.object_id}.{self.size_bytes}.{self.md5}"
+
+
+def check_id(account: str, object_id: str) -> None:
+    """Raises NameRefused."""
+    if not _ACCOUNT.fullmatch(account) or not _ACCOUNT.fullmatch(object_id):
+        raise NameRefused(f"name an object: {account!r}, {object_id!r} found; two lower-case uuids are needed")
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    size_bytes: int
+    available_bytes: int
+    read_s: float
+    """when, on the monotonic clock"""
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.read_s
+
+    @property
+    def fill(self) -> float:
+        return 1 - self.available_bytes / self.size_bytes if self.size_bytes else 1.0
+
+
+class ObjectFiles:
+    """All object files of one data directory. Only one process may use it."""
+
+    def __init__(self, data_dir: Path, *, fill_max: float) -> None:
+        self._root = data_dir
+        self._tmp = data_dir / "tmp"
+        self._fill_max = fill_max
+        self.capacity = Capacity(0, 0, float("-inf"))
+        """as last read"""
+        self._lock = threading.Lock()
+        self._stored: OrderedDict[str, None] = OrderedDict()
+        self.reads_without_waiting = False
+        """`read_cached` works on this file system"""
+
+    def start(self) -> int:
+        """Make the directories, drop what uploads left behind; returns how many. Raises OSError."""
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        left = list(self._tmp.iterdir())
+        for path in left:
+            path.unlink()
+        probe = self._tmp / "probe"
+        probe.write_bytes(b"x")
+        with probe.open("rb") as file:
+            self.reads_without_waiting = _read_cached(file.fileno(), 1) is not None
+        probe.unlink()
+        self.read_capacity()
+        return len(left)
+
+    def read_capacity(self) -> Capacity:
+        """Of the pool, now. Raises OSError."""
+        found = os.statvfs(self._root)
+        self.capacity = Capacity(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, time.monotonic())
+        return self.capacity
+
+    def create(self, account: str, object_id: str, announced_bytes: int | None) -> Upload:
+        """Begin an upload. Raises ObjectExists, NoSpace, OSError."""
+        capacity = self.capacity
+        if capacity.age_s > CAPACITY_AGE_S:
+            capacity = self.read_capacity()
+        if capacity.fill > self._fill_max or (announced_bytes or 0) > capacity.available_bytes:
+            raise NoSpace(f"store an object: the pool is {capacity.fill:.0%} full; choose another server")
+        if object_id in self._stored:
+            raise ObjectExists(f"store object {object_id!r}: it is stored; use a new id")
+        try:
+            fd = os.open(self._tmp / object_id, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        except FileExistsError as error:
+            raise ObjectExists(f"store object {object_id!r}: it is being stored; use a new id") from error
+        except OSError as error:
+            raise _space(error) from error
+        return Upload(self, account, object_id, fd)
+
+    def put(self, account: str, object_id: str, pieces: Iterable[bytes]) -> ObjectName:
+        """A whole small object. Raises what `create`, `write` and `commit` raise."""
+        upload = self.create(account, object_id, None)
+        try:
+            for piece in pieces:
+                upload.write(memoryview(piece))
+            return upload.commit()
+        except BaseException:
+            upload.abort()
+            raise
+
+    def open(self, name: ObjectName) -> int:
+        """A descriptor to read from; the caller closes it. Raises ObjectMissing, OSError."""
+        try:
+            return os.open(self._root / name.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise ObjectMissing(f"read '{name.path}': no such file") from error
+
+    def exists(self, name: ObjectName) -> bool:
+        return (self._root / name.path).exists()
+
+    def delete(self, name: ObjectName) -> None:
+        """Raises ObjectMissing, OSError."""
+        try:
+            (self._root / name.path).unlink()
+        except FileNotFoundError as error:
+            raise ObjectMissing(f"delete '{name.path}': no such file") from error
+
+    def read_cached(self, name: ObjectName) -> bytes | None:
+        """A small object's bytes if they are in memory, None if reading would wait. Raises ObjectMissing, OSError."""
+        fd = self.open(name)
+        try:
+            return _read_cached(fd, name.size_bytes)
+        finally:
+            os.close(fd)
+
+    def place(self, upload: Upload, name: ObjectName) -> None:
+        """Rename, and make it last. `upload`'s bytes are on disk already. Raises ObjectExists, NoSpace, OSError."""
+        path = self._root / name.path
+        with self._lock:
+            if path.exists():
+                raise ObjectExists(f"store object {name.object_id!r}: it is stored; use a new id")
+            self._move(upload.temporary, path)
+            self._stored[name.object_id] = None
+            if len(self._stored) > _REMEMBERED:
+                self._stored.popitem(last=False)
+        os.fsync(upload.fd)
+        _fsync_directory(path.parent)
+
+    def temporary(self, object_id: str) -> Path:
+        return self._tmp / object_id
+
+    def _move(self, temporary: Path, path: Path) -> None:
+        try:
+            temporary.rename(path)
+        except FileNotFoundError:  # the account's first object here
+            path.parent.mkdir(mode=0o750, exist_ok=True)
+            _fsync_directory(self._root)
+            temporary.rename(path)
+
+
+class Upload:
+    """An object on its way to disk: `write`..., then `commit` or `abort`. One thread at a time."""
+
+    def __init__(self, files: ObjectFiles, account: str, object_id: str, fd: int) -> None:
+        self._files = files
+        self._account = account
+        self._object_id = object_id
+        self._digest = hashlib.md5(usedforsecurity=False)
+        self.temporary = files.temporary(object_id)
+        self.size_bytes = 0
+        self.fd = fd
+
+    def write(self, data: memoryview) -> None:
+        """Raises NoSpace, OSError."""
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        try:
+            while data:
+                data = data[os.write(self.fd, data) :]
+        except OSError as error:
+            raise _space(error) from error
+
+    def commit(self) -> ObjectName:
+        """All of it lasts from here on. Raises ObjectExists, NoSpace, OSError; abort it then."""
+        name = ObjectName(self._account, self._object_id, self.size_bytes, self._digest.hexdigest())
+        try:
+            os.fsync(self.fd)
+            self._files.place(self, name)
+        except OSError as error:
+            raise _space(error) from error
+        self._close()
+        return name
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        if self.fd >= 0:
+            self._close()
+            self.temporary.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
+
+
+def _fsync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _space(error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace("store an object: the pool is full; choose another server")
+    return error
+
+
+def _read_cached(fd: int, size_bytes: int) -> bytes | None:
+    buffer = bytearray(size_bytes)
+    try:
+        found = os.preadv(fd, [buffer], 0, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            return None
+        raise
+    return bytes(buffer) if found == size_bytes else None

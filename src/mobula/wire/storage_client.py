@@ -1,0 +1,235 @@
+"""Client of the storage servers: puts, gets and deletes copies of objects (the protocol: architecture.md section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Self
+
+import msgspec
+
+from mobula.core.capability import HEADER, Grant, sign
+from mobula.core.clock import Clock
+from mobula.core.ranges import ByteRange
+from mobula.wire.http_client import (
+    Address,
+    AnsweredEarly,
+    ClientResponse,
+    HttpClient,
+    RequestFailed,
+    Upload,
+)
+from mobula.wire.http_message import Pairs
+
+_LIFE_S = 3600
+"""of a capability: longer than any transfer waits to begin, shorter than a key's"""
+
+
+class StorageError(Exception):
+    """Base of what a storage server, or the way to it, answers instead of a copy."""
+
+
+class StorageUnavailable(StorageError):
+    """The server can't be reached, is out of order, or stopped in the middle: try another one."""
+
+
+class StorageFull(StorageError):
+    """The server has no room: try another group."""
+
+
+class CopyMissing(StorageError):
+    """The server doesn't have this copy."""
+
+
+class CopyExists(StorageError):
+    """The server has an object of this id already."""
+
+
+class StorageRefused(StorageError):
+    """The server doesn't let us: our key or our request is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCopy:
+    """What a server has on disk, fsynced."""
+
+    size_bytes: int
+    md5: bytes
+
+
+class StorageCapacity(msgspec.Struct, frozen=True):
+    """Part of a storage server's /status."""
+
+    healthy: bool
+    size_bytes: int = 0
+    available_bytes: int = 0
+    why: str = ""
+
+
+class CopyWriter:
+    """One copy being written. End it by `finish` or `abort`."""
+
+    def __init__(self, server: Address, upload: Upload) -> None:
+        self.server = server
+        self._upload = upload
+
+    async def write(self, data: bytes) -> None:
+        """Returns when the server has room for more. Raises StorageError."""
+        try:
+            await self._upload.write(data)
+        except AnsweredEarly:
+            await self.finish()
+            raise StorageUnavailable(f"store a copy on {self.server}: answered before it had all of it") from None
+        except RequestFailed as error:
+            raise StorageUnavailable(f"store a copy on {self.server}: {error}") from error
+
+    async def thread_writer(self) -> Callable[[memoryview], None]:
+        """A blocking `write` for one thread (see `Request.receive_into`); it raises RequestFailed; then `abort`."""
+        try:
+            return await self._upload.thread_writer()
+        except RequestFailed as error:
+            raise StorageUnavailable(f"store a copy on {self.server}: {error}") from error
+
+    async def finish(self) -> StoredCopy:
+        """The end of the bytes; the copy is safe when this returns. Raises StorageError."""
+        try:
+            return await _stored(self.server, await self._upload.response())
+        except RequestFailed as error:
+            raise StorageUnavailable(f"store a copy on {self.server}: {error}") from error
+
+    def abort(self) -> None:
+        """The server drops what it has."""
+        self._upload.abort()
+
+
+class CopyReader:
+    """A copy, or a part of it, arriving. Use `async with`."""
+
+    def __init__(self, server: Address, response: ClientResponse) -> None:
+        self.server = server
+        self._response = response
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Raises StorageUnavailable when the server stops in the middle: go on elsewhere from there."""
+        try:
+            async for chunk in self._response.chunks():
+                yield chunk
+        except RequestFailed as error:
+            raise StorageUnavailable(f"read a copy on {self.server}: {error}") from error
+
+    async def close(self) -> None:
+        await self._response.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class StorageClient:
+    """Speaks for `caller` (a host name), signing with `key`."""
+
+    def __init__(self, http: HttpClient, *, key: bytes, caller: str, clock: Clock) -> None:
+        self._http = http
+        self._key = key
+        self._caller = caller
+        self._clock = clock
+
+    async def open_put(
+        self, server: Address, account: str, object_id: str, size_bytes: int | None, *, request_id: str = ""
+    ) -> CopyWriter:
+        """Ask a server to take a copy; when this returns it does, and no byte was sent yet. Raises StorageError."""
+        headers = self._headers("PUT", object_id, size_bytes, request_id)
+        target = f"/objects/{account}/{object_id}"
+        try:
+            upload = await self._http.open(server, "PUT", target, headers=headers, content_length=size_bytes)
+            writer = CopyWriter(server, upload)
+            if upload.answered and size_bytes != 0:
+                await writer.finish()
+                raise StorageUnavailable(f"store a copy on {server}: answered before it had any of it")
+            return writer
+        except RequestFailed as error:
+            raise StorageUnavailable(f"store a copy on {server}: {error}") from error
+
+    async def put(
+        self, server: Address, account: str, object_id: str, data: bytes, *, request_id: str = ""
+    ) -> StoredCopy:
+        """Store a small object's copy in one go. Raises StorageError."""
+        headers = self._headers("PUT", object_id, len(data), request_id)
+        return await _stored(server, await self._ask(server, "PUT", f"{account}/{object_id}", headers, data))
+
+    async def open_get(
+        self,
+        server: Address,
+        account: str,
+        object_id: str,
+        size_bytes: int,
+        md5: bytes,
+        *,
+        part: ByteRange | None = None,
+        request_id: str = "",
+    ) -> CopyReader:
+        """Begin to read a copy, or `part` of it. Raises StorageError."""
+        headers = self._headers("GET", object_id, size_bytes, request_id)
+        if part is not None:
+            headers.append(("Range", f"bytes={part.first}-{part.last}"))
+        response = await self._ask(server, "GET", f"{account}/{object_id}.{size_bytes}.{md5.hex()}", headers)
+        expected = size_bytes if part is None else part.size_bytes
+        if response.status != (200 if part is None else 206) or response.content_length != expected:
+            raise await _refusal(server, "read a copy", response)
+        return CopyReader(server, response)
+
+    async def delete(
+        self, server: Address, account: str, object_id: str, size_bytes: int, md5: bytes, *, request_id: str = ""
+    ) -> None:
+        """Raises CopyMissing and other StorageError."""
+        headers = self._headers("DELETE", object_id, size_bytes, request_id)
+        response = await self._ask(server, "DELETE", f"{account}/{object_id}.{size_bytes}.{md5.hex()}", headers)
+        if response.status != 204:
+            raise await _refusal(server, "delete a copy", response)
+        await response.body()
+
+    async def capacity(self, server: Address) -> StorageCapacity:
+        """Raises StorageUnavailable."""
+        try:
+            response = await self._http.request(server, "GET", "/status")
+            return msgspec.json.decode(await response.body(), type=StorageCapacity)
+        except (RequestFailed, msgspec.DecodeError) as error:
+            raise StorageUnavailable(f"ask {server} for its capacity: {error}") from error
+
+    def _headers(self, method: str, object_id: str, size_bytes: int | None, request_id: str) -> list[tuple[str, str]]:
+        expires_s = int(self._clock.now_s()) + _LIFE_S
+        headers = [(HEADER, sign(self._key, Grant(method, object_id, size_bytes, expires_s, self._caller)))]
+        if request_id:
+            headers.append(("x-request-id", request_id))
+        return headers
+
+    async def _ask(self, server: Address, method: str, name: str, headers: Pairs, body: bytes = b"") -> ClientResponse:
+        try:
+            return await self._http.request(server, method, f"/objects/{name}", headers=headers, body=body)
+        except RequestFailed as error:
+            raise StorageUnavailable(f"{method} a copy on {server}: {error}") from error
+
+
+async def _stored(server: Address, response: ClientResponse) -> StoredCopy:
+    if response.status != 204:
+        raise await _refusal(server, "store a copy", response)
+    await response.close()
+    size, md5 = response.headers.get("x-object-size") or "", response.headers.get("x-object-md5") or ""
+    try:
+        return StoredCopy(int(size), bytes.fromhex(md5))
+    except ValueError as error:
+        raise StorageUnavailable(f"store a copy on {server}: it says size {size!r}, md5 {md5!r}") from error
+
+
+async def _refusal(server: Address, tried: str, response: ClientResponse) -> StorageError:
+    """The error that a response other than the wanted one stands for."""
+    kinds: dict[int, type[StorageError]] = {
+        400: StorageRefused, 403: StorageRefused, 404: CopyMissing, 409: CopyExists, 507: StorageFull,
+    }  # fmt: skip
+    try:
+        body = (await response.body(64 * 1024)).decode(errors="replace")
+    except RequestFailed as error:
+        body = str(error)
+    return kinds.get(response.status, StorageUnavailable)(f"{tried} on {server}: {response.status} {body}")

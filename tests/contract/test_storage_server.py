@@ -1,0 +1,310 @@
+"""The storage protocol over the wire, against a real process on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mobula.core.capability import HEADER, Grant, sign
+from mobula.core.clock import SystemClock
+from mobula.core.ranges import ByteRange
+from mobula.wire.http_client import Address, HttpClient, Timeouts
+from mobula.wire.storage_client import (
+    CopyExists,
+    CopyMissing,
+    StorageClient,
+    StorageFull,
+    StorageRefused,
+    StorageUnavailable,
+)
+
+SOURCES = Path(__file__).parents[2] / "src"
+KEY_TEXT = "5e" * 32
+ACCOUNT = "930896af-bf8c-48d4-885c-6573a94b1853"
+BOUND_S = 10.0
+
+
+@dataclass
+class Storage:
+    process: subprocess.Popen[str]
+    address: Address
+    data_dir: Path
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.data_dir.rglob("*") if path.is_file())
+
+    async def settled(self) -> list[Path]:
+        """The files, once no upload is on its way."""
+        deadline_s = time.monotonic() + BOUND_S
+        while any((self.data_dir / "tmp").iterdir()):
+            assert time.monotonic() < deadline_s, "an upload stays in tmp/"
+            await asyncio.sleep(0.02)
+        return self.files()
+
+
+def start(folder: Path, **fields: object) -> Storage:
+    (folder / "capability-1.key").write_text(KEY_TEXT + "\n")
+    config = {
+        "region": "test",
+        "host": "test-a-storage-01",
+        "az": "a",
+        "address": "127.0.0.1",
+        "listen": "127.0.0.1",
+        "port": 0,
+        "data_dir": str(folder / "objects"),
+        "capability_keys": [str(folder / "capability-1.key")],
+        "fill_max": 1.0,
+        **fields,
+    }
+    path = folder / "storage.json"
+    path.write_text(json.dumps(config))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mobula.storage", "--config", str(path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:  # ends when the process does
+        event = json.loads(line)
+        if event["event"] == "ready":
+            return Storage(process, Address("127.0.0.1", event["port"]), folder / "objects")
+    raise AssertionError(f"the storage server ended with {process.wait()}")
+
+
+def end(storage: Storage) -> None:
+    storage.process.kill()
+    storage.process.communicate(timeout=BOUND_S)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    storage = start(tmp_path_factory.mktemp("storage"))
+    yield storage
+    end(storage)
+
+
+@pytest.fixture
+def own_storage(tmp_path: Path) -> Iterator[Storage]:
+    storage = start(tmp_path)
+    yield storage
+    end(storage)
+
+
+@contextlib.asynccontextmanager
+async def speaking(key: str = KEY_TEXT) -> AsyncIterator[StorageClient]:
+    http = HttpClient(timeouts=Timeouts(response_s=BOUND_S))
+    try:
+        yield StorageClient(http, key=bytes.fromhex(key), caller="test", clock=SystemClock())
+    finally:
+        await http.close()
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+async def read(
+    client: StorageClient, server: Address, object_id: str, data: bytes, part: ByteRange | None = None
+) -> bytes:
+    async with await client.open_get(server, ACCOUNT, object_id, len(data), md5(data), part=part) as reader:
+        return b"".join([chunk async for chunk in reader.chunks()])
+
+
+async def raw(storage: Storage, method: str, path: str, size: int | None, **headers: str) -> tuple[int, dict[str, str]]:
+    object_id = path.rpartition("/")[2].partition(".")[0]
+    grant = Grant(method, object_id, size, int(time.time()) + 60, "test")
+    http = HttpClient()
+    fields = [(HEADER, sign(bytes.fromhex(KEY_TEXT), grant)), *headers.items()]
+    response = await http.request(storage.address, method, path, headers=fields)
+    await response.body()
+    await http.close()
+    return response.status, {name.lower(): value for name, value in response.headers}
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024, 64 * 1024, 64 * 1024 + 1, 300_000, 5_000_000])
+async def test_what_is_put_is_got_back(storage: Storage, size: int) -> None:
+    data = os.urandom(size)
+    async with speaking() as client:
+        for announced in (size, None):
+            object_id = new_id()
+            writer = await client.open_put(storage.address, ACCOUNT, object_id, announced)
+            for begin in range(0, size, 100_000):
+                await writer.write(data[begin : begin + 100_000])
+            stored = await writer.finish()
+            assert (stored.size_bytes, stored.md5) == (size, md5(data))
+            assert (storage.data_dir / ACCOUNT / f"{object_id}.{size}.{md5(data).hex()}").read_bytes() == data
+            assert await read(client, storage.address, object_id, data) == data
+
+
+@pytest.mark.parametrize("size", [0, 1024, 64 * 1024, 2_000_000])
+async def test_what_is_put_in_one_go_is_got_back(storage: Storage, size: int) -> None:
+    data, object_id = os.urandom(size), new_id()
+    async with speaking() as client:
+        assert (await client.put(storage.address, ACCOUNT, object_id, data)).md5 == md5(data)
+        assert await read(client, storage.address, object_id, data) == data
+
+
+async def test_a_thread_can_write_a_copy(storage: Storage) -> None:
+    data, object_id = os.urandom(3_000_000), new_id()
+    async with speaking() as client:
+        writer = await client.open_put(storage.address, ACCOUNT, object_id, len(data))
+        write = await writer.thread_writer()
+        await asyncio.to_thread(write, memoryview(data))
+        assert (await writer.finish()).md5 == md5(data)
+
+
+@pytest.mark.parametrize("size", [1000, 100_000, 2_000_000])
+async def test_any_part_can_be_read(storage: Storage, size: int) -> None:
+    data, object_id = os.urandom(size), new_id()
+    async with speaking() as client:
+        await client.put(storage.address, ACCOUNT, object_id, data)
+        for first, last in ((0, 0), (1, size - 2), (size // 2, size - 1), (0, size - 1)):
+            part = await read(client, storage.address, object_id, data, ByteRange(first, last))
+            assert part == data[first : last + 1]
+
+
+async def test_a_range_beyond_the_end_is_refused_and_head_tells_the_size(storage: Storage) -> None:
+    data, object_id = b"0123456789", new_id()
+    async with speaking() as client:
+        await client.put(storage.address, ACCOUNT, object_id, data)
+    path = f"/objects/{ACCOUNT}/{object_id}.10.{md5(data).hex()}"
+    status, headers = await raw(storage, "GET", path, 10, Range="bytes=10-")
+    assert (status, headers["content-range"]) == (416, "bytes */10")
+    assert (await raw(storage, "GET", path, 10, Range="bytes=0-1,3-4"))[0] == 501
+    status, headers = await raw(storage, "HEAD", path, 10)
+    assert (status, headers["content-length"]) == (200, "10")
+    assert (await raw(storage, "HEAD", path.replace(".10.", ".11."), 11))[0] == 404
+    assert (await raw(storage, "POST", path, 10))[0] == 405
+
+
+async def test_a_deleted_copy_is_gone(storage: Storage) -> None:
+    data, object_id = b"abc", new_id()
+    async with speaking() as client:
+        await client.put(storage.address, ACCOUNT, object_id, data)
+        await client.delete(storage.address, ACCOUNT, object_id, 3, md5(data))
+        with pytest.raises(CopyMissing):
+            await client.delete(storage.address, ACCOUNT, object_id, 3, md5(data))
+        with pytest.raises(CopyMissing):
+            await read(client, storage.address, object_id, data)
+
+
+async def test_an_id_is_taken_once(storage: Storage) -> None:
+    object_id = new_id()
+    async with speaking() as client:
+        await client.put(storage.address, ACCOUNT, object_id, b"abc")
+        with pytest.raises(CopyExists):
+            await client.put(storage.address, ACCOUNT, object_id, b"other")
+        with pytest.raises(CopyExists):
+            await client.open_put(storage.address, ACCOUNT, object_id, 1 << 20)
+        assert await read(client, storage.address, object_id, b"abc") == b"abc"
+
+
+async def test_without_the_regions_key_nothing_is_done(storage: Storage) -> None:
+    data, object_id = b"abc", new_id()
+    async with speaking() as client, speaking("00" * 32) as stranger:
+        await client.put(storage.address, ACCOUNT, object_id, data)
+        before = storage.files()
+        with pytest.raises(StorageRefused):
+            await stranger.put(storage.address, ACCOUNT, new_id(), data)
+        with pytest.raises(StorageRefused):
+            await stranger.open_put(storage.address, ACCOUNT, new_id(), 1 << 20)
+        with pytest.raises(StorageRefused):
+            await read(stranger, storage.address, object_id, data)
+        with pytest.raises(StorageRefused):
+            await stranger.delete(storage.address, ACCOUNT, object_id, 3, md5(data))
+        assert storage.files() == before
+
+
+@pytest.mark.parametrize(
+    "path", ["/objects/../etc", f"/objects/{ACCOUNT}/..%2f..%2fx", "/objects/tmp/x", f"/objects/{ACCOUNT}/x"]
+)
+async def test_a_name_that_is_none_is_refused(storage: Storage, path: str) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        assert (await raw(storage, method, path, None))[0] in (400, 404)
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(storage: Storage) -> None:
+    before = await storage.settled()
+    async with speaking() as client:
+        for announced, sent in ((5_000_000, 1_000_000), (5_000_000, 10), (None, 1_000_000), (100, 10)):
+            writer = await client.open_put(storage.address, ACCOUNT, new_id(), announced)
+            await writer.write(b"x" * sent)
+            writer.abort()
+    assert await storage.settled() == before
+
+
+async def test_a_full_pool_says_so_before_the_body(tmp_path: Path) -> None:
+    storage = start(tmp_path, fill_max=0.0)
+    try:
+        async with speaking() as client:
+            with pytest.raises(StorageFull):
+                await client.open_put(storage.address, ACCOUNT, new_id(), 1 << 30)
+            with pytest.raises(StorageFull):
+                await client.put(storage.address, ACCOUNT, new_id(), b"abc")
+        assert storage.files() == []
+    finally:
+        end(storage)
+
+
+async def test_what_was_acknowledged_survives_a_kill(own_storage: Storage) -> None:
+    data = os.urandom(200_000)
+    async with speaking() as client:
+        unfinished = await client.open_put(own_storage.address, ACCOUNT, new_id(), 1 << 20)
+        await unfinished.write(b"x" * 1000)
+        object_id = new_id()
+        await client.put(own_storage.address, ACCOUNT, object_id, data)
+        end(own_storage)
+        with pytest.raises(StorageUnavailable):
+            await client.put(own_storage.address, ACCOUNT, new_id(), data)
+        again = start(own_storage.data_dir.parent)
+        try:
+            assert [path.name for path in again.files()] == [f"{object_id}.{len(data)}.{md5(data).hex()}"]
+            assert await read(client, again.address, object_id, data) == data
+        finally:
+            end(again)
+
+
+async def test_a_stop_lets_an_upload_finish(own_storage: Storage) -> None:
+    async with speaking() as client:
+        writer = await client.open_put(own_storage.address, ACCOUNT, new_id(), 600_000)
+        await writer.write(b"x" * 300_000)
+        own_storage.process.send_signal(signal.SIGTERM)
+        await writer.write(b"x" * 300_000)
+        assert (await writer.finish()).size_bytes == 600_000
+        assert await asyncio.to_thread(own_storage.process.wait, BOUND_S) == 0
+        with pytest.raises(StorageUnavailable):
+            await client.put(own_storage.address, ACCOUNT, new_id(), b"abc")
+
+
+async def test_the_status_tells_who_and_how_much(storage: Storage) -> None:
+    http = HttpClient()
+    response = await http.request(storage.address, "GET", "/status")
+    status = json.loads(await response.body())
+    assert (status["service"], status["healthy"], status["host"]) == ("storage", True, "test-a-storage-01")
+    config = storage.data_dir.parent / "storage.json"
+    assert status["config_digest"] == hashlib.sha256(config.read_bytes()).hexdigest()
+    assert 0 < status["available_bytes"] < status["size_bytes"]
+    assert b"http_request_seconds" in await (await http.request(storage.address, "GET", "/metrics")).body()
+    assert (await http.request(storage.address, "GET", "/ping")).status == 200
+    await http.close()
+    async with speaking() as client:
+        capacity = await client.capacity(storage.address)
+        assert capacity.size_bytes == status["size_bytes"]
