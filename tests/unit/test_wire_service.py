@@ -34,11 +34,13 @@ class Sample:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.starting = asyncio.Event()
         self.ready = asyncio.Event()
         self.why = ""
 
     async def start(self) -> None:
         self.asked.append("start")
+        self.starting.set()
         await self.ready.wait()
 
     async def stop(self) -> None:
@@ -110,8 +112,7 @@ async def test_a_service_lives_from_start_to_stop(
         sample = Sample()
         frame = Frame("sample", load(write(tmp_path, GOOD | {"status_port": port}), SampleConfig), lambda _: sample)
         running = asyncio.create_task(frame.run(None))
-        while not sample.asked:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(sample.starting.wait(), BOUND_S)
         client, address = HttpClient(), Address("127.0.0.1", port)
         assert (await client.request(address, "GET", "/ping")).status == 503
         assert (await client.request(address, "GET", "/other")).status == 503
