@@ -1,14 +1,9 @@
-"""All coroutine tests run on the loop that the services run on."""
+"""Options of the test suites."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-
-import uvloop
+import pytest
 
 
-def pytest_asyncio_loop_factories(
-    config: object, item: object
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"uvloop": uvloop.new_event_loop}
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="Rewrite the golden files.")
