@@ -22,6 +22,8 @@ from mobula.core.capability import HEADER, Grant, sign
 from mobula.core.clock import SystemClock
 from mobula.core.ranges import ByteRange
 from mobula.wire.http_client import Address, HttpClient, Timeouts
+from mobula.wire.http_exchange import Request, Response
+from mobula.wire.http_server import HttpServer
 from mobula.wire.storage_client import (
     CopyExists,
     CopyMissing,
@@ -169,6 +171,24 @@ async def test_a_thread_can_write_a_copy(storage: Storage) -> None:
         write = await writer.thread_writer()
         await asyncio.to_thread(write, memoryview(data))
         assert (await writer.finish()).md5 == md5(data)
+
+
+async def test_a_copy_is_relayed_to_a_client(storage: Storage) -> None:
+    data, object_id = os.urandom(3_000_000), new_id()
+    async with speaking() as client:
+        await client.put(storage.address, ACCOUNT, object_id, data)
+
+        async def front(_request: Request, response: Response) -> None:
+            await response.start(200, [], len(data))
+            async with await client.open_get(storage.address, ACCOUNT, object_id, len(data), md5(data)) as reader:
+                await reader.relay_to(response)
+            await response.finish()
+
+        server, http = HttpServer(front), HttpClient()
+        address = Address("127.0.0.1", await server.listen("127.0.0.1", 0))
+        assert await (await http.request(address, "GET", "/")).body(len(data)) == data
+        await http.close()
+        await server.stop(1.0)
 
 
 @pytest.mark.parametrize("size", [1000, 100_000, 2_000_000])

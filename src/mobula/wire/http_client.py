@@ -102,6 +102,36 @@ class ClientResponse:
     async def close(self) -> None:
         self._connection.release(self._exchange)
 
+    # for `mobula.wire.relay`
+
+    @property
+    def address(self) -> Address:
+        return self._connection.address
+
+    @property
+    def idle_s(self) -> float:
+        return self._connection.timeouts.idle_s
+
+    @property
+    def left_bytes(self) -> int:
+        """Of the body, what has not arrived; 0 if its length isn't known."""
+        return (self.content_length or 0) - self._exchange.body.received_bytes
+
+    def can_hand_over(self) -> bool:
+        return not self._exchange.body.ended and self._connection.can_hand_over()
+
+    def hand_over(self) -> tuple[list[bytes], int]:
+        """Stop reading: what has arrived and is unread, and how many bytes of the body the socket will still give."""
+        self._connection.hand_over()
+        return self._exchange.body.take(), self.left_bytes
+
+    def handed_over(self) -> None:
+        """All of it was read from the socket."""
+        self._connection.handed_over(self._exchange)
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -320,6 +350,8 @@ class _Connection(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._in_head = True
+        self._handed_over = False
+        """a thread reads the socket"""
         self._lost = False
         self._idle_since_s = 0.0
         self._writable: asyncio.Event | None = None
@@ -402,6 +434,20 @@ class _Connection(asyncio.Protocol):
         if self._lost:
             raise ConnectionLost(f"send to {self.address}: the connection is gone")
         return cast(int, self._transport.get_extra_info("socket").fileno())
+
+    def can_hand_over(self) -> bool:
+        return not self._lost and self._transport.get_extra_info("sslcontext") is None
+
+    def hand_over(self) -> None:
+        self._handed_over = True
+        self._set_reading()
+
+    def handed_over(self, exchange: _Exchange) -> None:
+        self._handed_over = False
+        self._parser = httptools.HttpResponseParser(self)  # the old one still waits for this body
+        if self._exchange is exchange:
+            self._complete(exchange)
+            self._set_reading()
 
     # asyncio.Protocol
 
@@ -508,7 +554,7 @@ class _Connection(asyncio.Protocol):
     def _set_reading(self) -> None:
         if self._lost or self._transport.is_closing():
             return
-        if self._exchange is not None and self._exchange.body.full:
+        if self._handed_over or (self._exchange is not None and self._exchange.body.full):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from mobula.wire.http_body import BodyBuffer
 from mobula.wire.http_message import Headers, Pairs, allows_body, error_body, head, status_line
+from mobula.wire.socket_copy import Progress
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LARGE_BYTES = 256 * 1024
@@ -49,6 +50,8 @@ class Carrier(Protocol):
     async def in_thread(self, call: Callable[[], None]) -> None: ...
 
     def can_hand_over(self) -> bool: ...
+
+    async def send_from(self, source_fd: int, progress: Progress, source_idle_s: float) -> None: ...
 
     def body_changed(self) -> None: ...
 
@@ -294,6 +297,20 @@ class Response:
             await self._connection.send_file(prefix, fd, offset, size_bytes)
             self.sent_bytes = size_bytes
         self.finished = True
+
+    # for `mobula.wire.relay`
+
+    def can_hand_over(self) -> bool:
+        return not self._chunked and not self._bodyless and self._connection.can_hand_over()
+
+    async def send_from(self, source_fd: int, progress: Progress, source_idle_s: float) -> None:
+        await self._connection.send_from(source_fd, progress, source_idle_s)
+
+    def count_sent(self, size_bytes: int) -> None:
+        """So much of the body was sent past `write`."""
+        self.sent_bytes += size_bytes
+        if self._left is not None:
+            self._left -= size_bytes
 
     def _head(self, status: int, headers: Pairs, content_length: int | None) -> bytes:
         if self.started:

@@ -482,6 +482,17 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
             raise ClientAborted(f"the client went away while it was answered: {error}") from error
 
+    async def send_from(self, source_fd: int, progress: socket_copy.Progress, source_idle_s: float) -> None:
+        await self._flush()
+        await socket_copy.relay(
+            self._server.executor,
+            source_fd,
+            self._fileno(),
+            progress,
+            source_idle_s=source_idle_s,
+            sink_idle_s=self._limits.idle_s,
+        )
+
     async def _send_by_pieces(self, prefix: bytes, fd: int, offset: int, end: int) -> None:
         while offset < end:
             read = functools.partial(os.pread, fd, min(end - offset, LARGE_BYTES), offset)

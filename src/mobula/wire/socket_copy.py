@@ -14,6 +14,7 @@ import select
 import socket
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 
 _PATIENCE_MS = 20
 """how long the thread waits for a socket before it gives it back to the event loop"""
@@ -28,6 +29,82 @@ class Stalled(Exception):
 
 class PeerGone(Exception):
     """The other side ended the connection."""
+
+
+class SourceStalled(Stalled):
+    """Of a relay: the side that is read from sent nothing."""
+
+
+class SourceGone(PeerGone):
+    """Of a relay: the side that is read from ended the connection."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a relay is: read and not sent yet is what `pending` holds."""
+
+    unread_bytes: int
+    sent_bytes: int = 0
+    pending: memoryview = field(default_factory=lambda: memoryview(b""))
+
+
+async def relay(
+    executor: Executor, source_fd: int, sink_fd: int, progress: Progress, *, source_idle_s: float, sink_idle_s: float
+) -> None:
+    """Send what is left of a socket's body to another socket, in a thread.
+
+    Raises SourceStalled, SourceGone, Stalled, PeerGone (the sink's); `progress` is kept up to date.
+    """
+    loop = asyncio.get_running_loop()
+    buffer = memoryview(bytearray(min(_PIECE_BYTES, progress.unread_bytes)))
+    with duplicate(source_fd) as source, duplicate(sink_fd) as sink:
+        while progress.unread_bytes or progress.pending:
+            await _finish(sink, loop.run_in_executor(executor, _relay, source, sink, progress, buffer))
+            if progress.pending:
+                await _ready(sink.fileno(), loop.add_writer, loop.remove_writer, sink_idle_s)
+            elif progress.unread_bytes:
+                try:
+                    await _ready(source.fileno(), loop.add_reader, loop.remove_reader, source_idle_s)
+                except Stalled as error:
+                    raise SourceStalled(str(error)) from error
+
+
+def _relay(source: socket.socket, sink: socket.socket, progress: Progress, buffer: memoryview) -> None:
+    readable, writable = select.poll(), select.poll()
+    readable.register(source, select.POLLIN)
+    writable.register(sink, select.POLLOUT)
+    while progress.pending or progress.unread_bytes:
+        if progress.pending:
+            if not _send_some(sink, progress) and not writable.poll(_PATIENCE_MS):
+                return
+        elif not _receive_some(source, progress, buffer) and not readable.poll(_PATIENCE_MS):
+            return
+
+
+def _send_some(sink: socket.socket, progress: Progress) -> int:
+    try:
+        count = sink.send(progress.pending)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        raise PeerGone(str(error)) from error
+    progress.pending = progress.pending[count:]
+    progress.sent_bytes += count
+    return count
+
+
+def _receive_some(source: socket.socket, progress: Progress, buffer: memoryview) -> int:
+    try:
+        count = source.recv_into(buffer[: progress.unread_bytes])
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        raise SourceGone(str(error)) from error
+    if not count:
+        raise SourceGone("end of the stream")
+    progress.pending = buffer[:count]
+    progress.unread_bytes -= count
+    return count
 
 
 async def receive(

@@ -19,7 +19,9 @@ from mobula.wire.http_client import (
     RequestFailed,
     Upload,
 )
+from mobula.wire.http_exchange import Response
 from mobula.wire.http_message import Pairs
+from mobula.wire.relay import relay
 
 _LIFE_S = 3600
 """of a capability: longer than any transfer waits to begin, shorter than a key's"""
@@ -114,6 +116,16 @@ class CopyReader:
         try:
             async for chunk in self._response.chunks():
                 yield chunk
+        except RequestFailed as error:
+            raise StorageUnavailable(f"read a copy on {self.server}: {error}") from error
+
+    async def relay_to(self, response: Response) -> None:
+        """Send all of it to a client whose response was started. Raises StorageUnavailable, ClientAborted.
+
+        After StorageUnavailable `response.sent_bytes` tells where to go on from another copy.
+        """
+        try:
+            await relay(self._response, response)
         except RequestFailed as error:
             raise StorageUnavailable(f"read a copy on {self.server}: {error}") from error
 
