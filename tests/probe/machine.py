@@ -104,7 +104,9 @@ def until[T](what: str, look: Callable[[], T | None], bound_s: float = BOUND_S) 
 class Process:
     """A program of the image; `folder` is its `/mnt/probe`. Its output goes to ``<folder>/log``."""
 
-    def __init__(self, folder: Path, user: int, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, user: int, argv: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self._log = (folder / "log").open("ab")
         self._unshare = subprocess.Popen(
             ["setpriv", "--pdeathsig=SIGKILL", "unshare", "--mount", "--pid", "--fork", "sh", "-c", _ENTER, "enter", str(root()),

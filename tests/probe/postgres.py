@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.probe.machine import BOUND_S, INSIDE, POLL_S, Process, ProbeError, free_port, user_id
+from tests.probe.machine import BOUND_S, INSIDE, POLL_S, ProbeError, Process, free_port, user_id
 
 BIN = "/usr/lib/postgresql/17/bin"
 CONFIG = """
@@ -59,7 +59,9 @@ class Server:
 
     def make(self, *, hba: str = "") -> None:
         """Make the data folder of a new cluster; `hba` are lines before those of the local socket."""
-        self._run(f"{BIN}/initdb", "-D", f"{INSIDE}/data", "-A", "trust", "-U", "postgres", "-k", "--locale=C", "-E", "UTF8")
+        self._run(
+            f"{BIN}/initdb", "-D", f"{INSIDE}/data", "-A", "trust", "-U", "postgres", "-k", "--locale=C", "-E", "UTF8"
+        )
         lines = f"{hba}\nlocal all all trust\nlocal replication all trust\nhost replication all 127.0.0.0/8 trust\n"
         (self.folder / "data/pg_hba.conf").write_text(lines)
         self.configure("")
@@ -88,7 +90,9 @@ class Server:
                 connection = await self.connect()
             except (OSError, asyncpg.PostgresError, TimeoutError) as error:
                 if asyncio.get_running_loop().time() > end:
-                    raise ProbeError(f"start PostgreSQL: {error}; {(self.folder / 'log').read_text()[-500:]}") from error
+                    raise ProbeError(
+                        f"start PostgreSQL: {error}; {(self.folder / 'log').read_text()[-500:]}"
+                    ) from error
                 await asyncio.sleep(POLL_S)
                 continue
             await connection.close()
@@ -113,7 +117,6 @@ class Server:
         finally:
             process.kill()
             self._process = None
-
 
     def freeze(self, *, frozen: bool) -> None:
         """Stop or continue every process of the server."""

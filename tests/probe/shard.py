@@ -65,7 +65,9 @@ def certificates(at: Path) -> None:
     """A CA, a certificate of 127.0.0.x servers and one of the client `mobula`: ca.pem, host.pem .key, client.pem .key."""
     now = dt.datetime.now(dt.UTC)
 
-    def make(name: str, issuer: x509.Name | None, signer: ec.EllipticCurvePrivateKey | None) -> ec.EllipticCurvePrivateKey:
+    def make(
+        name: str, issuer: x509.Name | None, signer: ec.EllipticCurvePrivateKey | None
+    ) -> ec.EllipticCurvePrivateKey:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         builder = (
@@ -80,7 +82,9 @@ def certificates(at: Path) -> None:
         made = builder.sign(signer or key, hashes.SHA256())
         (at / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
         (at / f"{name}.key").write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
         )
         return key
 

@@ -24,7 +24,7 @@ from mobula.metadata.model import (
     PreconditionFailed,
     StorageServer,
 )
-from mobula.metadata.paths import split
+from mobula.metadata.paths import is_root, split
 from mobula.metadata.placement import plan_groups
 
 ENTRIES_MAX = 1_000_000
@@ -62,7 +62,8 @@ class MemoryMetadata:
         self._groups[group] = replace(self._groups[group], epoch=self._groups[group].epoch + 1)
 
     async def lookup(self, directory: str, name: str) -> Lookup:
-        return Lookup(self._directories.get(directory, {}).get(name), directory in self._active)
+        exists = is_root(directory) or directory in self._active
+        return Lookup(self._directories.get(directory, {}).get(name), exists)
 
     def _check_parent(self, directory: str, *, is_root: bool) -> None:
         if is_root or directory in self._active:

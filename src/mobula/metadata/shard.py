@@ -27,8 +27,8 @@ CONNECTIONS_MAX = 24
 CONNECT_TIMEOUT_S = 1.0
 READ_ATTEMPT_S = 2.0
 RETRY_S = 0.1
-# on a standby, read only, starting or stopping, schema not there yet, not leased: nothing happened
-NOTHING_HAPPENED = frozenset({"FZ001", "0A000", "25006", "57P03", "57P01", "42P01", "3F000", "3D000", "53300"})
+# not leased, on a standby, read only, starting or stopping, schema not there yet, no connection left: nothing happened
+NOTHING_HAPPENED = frozenset({"FZ001", "0A000", "25006", "57P03", "42P01", "3F000", "3D000", "53300"})
 # A deadlock or a serialization failure was rolled back: try again.
 AGAIN = frozenset({"40P01", "40001"})
 
@@ -44,7 +44,7 @@ class Shard:
         self.number = number
         self._postgres = postgres
         self._zookeeper = zookeeper
-        self._ssl = postgres.context() if postgres.ca else None
+        self._ssl = postgres.context()
         self._leader: str | None = None
         self._address: str | None = None
         self._idle: list[asyncpg.Connection] = []
@@ -138,19 +138,24 @@ class Shard:
             raise Unavailable(f"all {CONNECTIONS_MAX} connections are busy") from error
         try:
             connection = await self._connection(address, end)
-            rows = await self._never_cancel(connection, sql, args, max(0.01, end - time.monotonic()))
-            if address == self._address:
-                self._idle.append(connection)
-            else:
-                connection.terminate()
+            try:
+                rows = await self._never_cancel(connection, sql, args, max(0.01, end - time.monotonic()))
+            finally:
+                self._put_back(connection, address)
         finally:
             self._slots.release()
         self._check_generation(rows)
         return rows
 
+    def _put_back(self, connection: asyncpg.Connection, address: str) -> None:
+        """Keep a connection for the next call, unless it is closed or leads to another server than the primary of now."""
+        if address != self._address:
+            connection.terminate()
+        elif not connection.is_closed():
+            self._idle.append(connection)
+
     def _check_generation(self, rows: Sequence[Any]) -> None:
-        if not rows:
-            return
+        # Functions answer with one row at least, for the generation's sake.
         generation = rows[0]["generation"]
         if generation is None:
             raise Unavailable("the primary has no lease")
@@ -191,20 +196,19 @@ class Shard:
         try:
             return list(task.result())
         except asyncpg.PostgresError as error:
-            return self._failed(connection, error)
+            raise self._failed(connection, error) from error
         except (OSError, asyncpg.InterfaceError) as error:
             connection.terminate()
             raise OutcomeUnknown(f"connection lost: {type(error).__name__} {error}") from error
 
-    def _failed(self, connection: asyncpg.Connection, error: asyncpg.PostgresError) -> list[Any]:
-        """Turn a server's error into what it says of the outcome; always raises."""
-        state = error.sqlstate or ""
+    def _failed(self, connection: asyncpg.Connection, error: Exception) -> Exception:
+        """What a server's error says of the outcome."""
+        state: str = getattr(error, "sqlstate", None) or ""
         if state == "FZ001" or state in AGAIN:
-            self._idle.append(connection)
-            raise Unavailable(f"{error}") from error
+            return Unavailable(f"{error}")
         connection.terminate()
         if state in NOTHING_HAPPENED:
-            raise Unavailable(f"{state} {error}") from error
-        if isinstance(error, asyncpg.PostgresConnectionError):
-            raise OutcomeUnknown(f"{state} {error}") from error
-        raise error
+            return Unavailable(f"{state} {error}")
+        if state == "57P01" or isinstance(error, asyncpg.PostgresConnectionError):
+            return OutcomeUnknown(f"{state} {error}")
+        return error

@@ -1,11 +1,4 @@
-"""The metadata tier on PostgreSQL: routing by the shard map, one round trip a request, mkdir and rmdir over two shards.
-
-mkdir: the child's shard inserts the directory as `creating`, the parent's shard inserts the entry (the truth), the child becomes
-`active`. rmdir: `deleting` (no child can come any more), the entry goes, the row goes. Whoever dies in between leaves a state that every
-reader understands: an entry whose directory is `creating` is a directory (it is made active by who meets it); a directory that is
-`deleting` takes no children. The sweeper finishes either way, 60 s later: longer than any request's deadline, so it never meets a
-request that is still at it.
-"""
+"""The metadata tier on PostgreSQL: routing by the shard map, one round trip a request; mkdir and rmdir in the steps of `two_shards`."""
 
 from __future__ import annotations
 
@@ -14,13 +7,14 @@ import datetime as dt
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import structlog
 
-from mobula.metadata import shard_map
+from mobula.metadata import shard_map, two_shards
 from mobula.metadata.config import Postgres
 from mobula.metadata.model import (
     DirectoryFull,
@@ -45,6 +39,7 @@ from mobula.metadata.model import (
 from mobula.metadata.paths import is_root, split
 from mobula.metadata.placement import plan_groups
 from mobula.metadata.shard import Shard
+from mobula.metadata.two_shards import Plan
 from mobula.wire.zookeeper import Client, Node, NodeExists, NoNode
 
 log = structlog.get_logger()
@@ -54,19 +49,20 @@ DEADLINE_S = 9.0
 ENTRIES_MAX = 1_000_000
 GROUPS_AGE_S = 5.0
 SWEEP_AGE = dt.timedelta(seconds=60)
-FOLD_ROWS = 200
 MAP_PATH = "/metadata/shard-map"
-WAIT_S = 0.05
+
 
 REFUSALS: Mapping[str, type[MetadataError]] = {
     "is_directory": IsDirectory,
-    "not_directory": NotFound,
     "precondition": PreconditionFailed,
     "group_changed": GroupChanged,
     "directory_full": DirectoryFull,
     "not_found": NotFound,
     "not_empty": DirectoryNotEmpty,
 }
+
+Put = Callable[..., Awaitable[bool]]
+"""`_put_entry` of one mkdir; takes `incarnation` and `insert`"""
 
 
 class PostgresMetadata:
@@ -76,6 +72,7 @@ class PostgresMetadata:
         self._zookeeper = zookeeper
         self._postgres = postgres
         self._map: shard_map.ShardMap | None = None
+        self._mapped = asyncio.Event()
         self._shards: dict[int, Shard] = {}
         self._groups: tuple[float, list[Group]] = (0.0, [])
         self._groups_lock = asyncio.Lock()
@@ -99,6 +96,7 @@ class PostgresMetadata:
             return
         if self._map is None or found.epoch > self._map.epoch:
             self._map = found
+            self._mapped.set()
             log.info("shard map", epoch=found.epoch, shards=found.shards)
 
     def shard(self, number: int) -> Shard:
@@ -119,10 +117,12 @@ class PostgresMetadata:
 
     async def _route(self, directory: str, deadline: float) -> tuple[Shard, int]:
         """The shard and the vnode of a directory's children."""
-        while self._map is None:
-            if time.monotonic() > deadline:
-                raise Unavailable("route a request: the shard map has never been read from ZooKeeper")
-            await asyncio.sleep(WAIT_S)
+        if self._map is None:
+            try:
+                await asyncio.wait_for(self._mapped.wait(), deadline - time.monotonic())
+            except TimeoutError as error:
+                raise Unavailable("route a request: the shard map has never been read from ZooKeeper") from error
+            assert self._map is not None  # noqa: S101
         vnode = shard_map.vnode_of(directory)
         return self.shard(self._map.shard_of(vnode)), vnode
 
@@ -133,53 +133,52 @@ class PostgresMetadata:
 
     async def lookup(self, directory: str, name: str) -> Lookup:
         deadline = _deadline()
-        row = await self._row(
-            directory, "SELECT * FROM metadata.lookup($1, $2, $3)", name, deadline=deadline, writes=False
-        )
+        sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
+        row = await self._row(directory, sql, name, deadline=deadline, writes=False)
         entry = _entry(json.loads(row["entry"])) if row["entry"] else None
-        exists = row["directory_active"] or is_root(directory)
-        if not exists and not is_root(directory):
-            exists = await self._help(directory, deadline)
+        exists = row["directory_active"] or is_root(directory) or await self._exists(directory, deadline)
         return Lookup(entry, exists)
 
-    async def _help(self, directory: str, deadline: float) -> bool:
-        """A directory without an active row: if its parent has the entry, a mkdir died half way: finish it. Answers whether it is one.
-
-        Raises:
-            ParentNotDirectory: the name is an object.
-        """
-        above, name = split(directory)
-        row = await self._row(above, "SELECT * FROM metadata.lookup($1, $2, $3)", name, deadline=deadline, writes=False)
-        if not row["entry"]:
-            return False
-        if _entry(json.loads(row["entry"])).kind == Kind.OBJECT:
-            raise ParentNotDirectory(directory)
-        done = await self._row(
-            directory, "SELECT * FROM metadata.activate_directory($1, $2)", deadline=deadline, writes=True
-        )
-        return bool(done["done"])
+    async def _exists(self, path: str, deadline: float) -> bool:
+        """A directory without an active row is one all the same if its mkdir stopped half way: finish that."""
+        return await self._carry_out(two_shards.exist(), path, None, deadline)
 
     async def _put_entry(
         self,
         directory: str,
         entry: Entry,
         *,
-        epoch: int,
-        precondition: Precondition,
+        epoch: int = 0,
+        precondition: Precondition = Precondition(),  # noqa: B008 (frozen)
         parent_is_root: bool,
+        incarnation: int = 0,
+        insert: bool = True,
         deadline: float,
-    ) -> None:
+    ) -> bool:
+        """Put it; False if a directory's entry belongs to a later incarnation. Raises what `put_object` and `put_directory` raise."""
         any_of, none_of = _lists(precondition)
+        document = _document(entry, incarnation)
         for attempt in (1, 2):
             row = await self._row(
-                directory, "SELECT * FROM metadata.put_entry($1, $2, $3, $4, $5, $6, $7, $8)", _document(entry), parent_is_root,
+                directory, "SELECT * FROM metadata.put_entry($1, $2, $3, $4, $5, $6, $7, $8, $9)", document, insert, parent_is_root,
                 epoch, any_of, none_of, ENTRIES_MAX, deadline=deadline, writes=True,
             )  # fmt: skip
             if row["refused"] != "directory_missing":
                 break
-            if attempt == 2 or not await self._help(directory, deadline):
-                raise DirectoryMissing(directory)
+            if attempt == 2 or not await self._exists(directory, deadline):
+                raise await self._why_missing(directory, deadline)
+        if row["refused"] == "overtaken":
+            return False
         _refuse(row["refused"], f"{directory}/{entry.name}")
+        return True
+
+    async def _why_missing(self, directory: str, deadline: float) -> MetadataError:
+        above, name = split(directory)
+        sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
+        row = await self._row(above, sql, name, deadline=deadline, writes=False)
+        if row["entry"] and _entry(json.loads(row["entry"])).kind is Kind.OBJECT:
+            return ParentNotDirectory(directory)
+        return DirectoryMissing(directory)
 
     async def put_object(
         self, directory: str, entry: Entry, *, group_epoch: int, precondition: Precondition, parent_is_root: bool
@@ -212,49 +211,59 @@ class PostgresMetadata:
         return _entry(json.loads(row["entry"]))
 
     async def delete_object(self, directory: str, name: str, *, precondition: Precondition) -> None:
-        await self._delete_entry(directory, name, Kind.OBJECT, precondition, _deadline())
-
-    async def _delete_entry(
-        self, directory: str, name: str, kind: Kind, precondition: Precondition, deadline: float
-    ) -> None:
         any_of, none_of = _lists(precondition)
-        row = await self._row(
-            directory, "SELECT * FROM metadata.delete_entry($1, $2, $3, $4, $5, $6)", name, kind.value, any_of, none_of,
-            deadline=deadline, writes=True,
-        )  # fmt: skip
+        sql = "SELECT * FROM metadata.delete_object($1, $2, $3, $4, $5)"
+        row = await self._row(directory, sql, name, any_of, none_of, deadline=_deadline(), writes=True)
         _refuse(row["refused"], f"{directory}/{name}")
 
     async def put_directory(self, directory: str, entry: Entry, *, parent_is_root: bool) -> None:
         deadline = _deadline()
-        path = f"{directory}/{entry.name}"
-        while True:
-            row = await self._row(
-                path, "SELECT * FROM metadata.begin_directory($1, $2)", deadline=deadline, writes=True
-            )
-            if row["state"] != "deleting":
-                break
-            # Somebody is removing it right now (or died at it: then the sweeper is who finishes it, not we: two removers
-            # that overtake each other could take the entry of the directory that is made anew).
-            if time.monotonic() + WAIT_S > deadline:
-                raise Unavailable(f"make directory {path}: it is being removed")
-            await asyncio.sleep(WAIT_S)
-        await self._put_entry(
-            directory, entry, epoch=0, precondition=Precondition(), parent_is_root=parent_is_root, deadline=deadline
-        )
-        if row["state"] == "creating":
-            await self._row(path, "SELECT * FROM metadata.activate_directory($1, $2)", deadline=deadline, writes=True)
+        put = partial(self._put_entry, directory, entry, parent_is_root=parent_is_root, deadline=deadline)
+        await self._carry_out(two_shards.make(), f"{directory}/{entry.name}", put, deadline)
 
     async def delete_directory(self, directory: str, name: str) -> None:
-        deadline = _deadline()
         path = f"{directory}/{name}"
-        row = await self._row(path, "SELECT * FROM metadata.begin_rmdir($1, $2)", deadline=deadline, writes=True)
-        _refuse(row["refused"], path)
-        await self._delete_entry(directory, name, Kind.DIRECTORY, Precondition(), deadline)
-        await self._finish_rmdir(path, "deleting", dt.timedelta(0), deadline)
+        if not await self._carry_out(two_shards.remove(), path, None, _deadline()):
+            raise NotFound(path)
 
-    async def _finish_rmdir(self, path: str, state: str, older_than: dt.timedelta, deadline: float) -> None:
-        sql = "SELECT * FROM metadata.finish_rmdir($1, $2, $3, $4)"
-        await self._row(path, sql, state, older_than, deadline=deadline, writes=True)
+    async def _carry_out(self, plan: Plan, path: str, put: Put | None, deadline: float) -> bool:
+        """Send a plan's steps to the two shards until it ends; `put` writes the entry of a directory that is being made."""
+        answer: Any = None
+        while True:
+            try:
+                step = plan.send(answer)
+            except StopIteration as end:
+                return bool(end.value)
+            answer = await self._step(step, path, put, deadline)
+
+    async def _step(self, step: two_shards.Step, path: str, put: Put | None, deadline: float) -> Any:
+        above, name = split(path)
+        ask = partial(self._row, deadline=deadline, writes=True)
+        match step:
+            case two_shards.Begin():
+                row = await ask(path, "SELECT * FROM metadata.begin_directory($1, $2)")
+                return row["state"] and two_shards.Row(row["incarnation"], two_shards.State(row["state"]))
+            case two_shards.Activate(number):
+                return (await ask(path, "SELECT * FROM metadata.activate_directory($1, $2, $3)", number))["done"]
+            case two_shards.BeginRemoval():
+                row = await ask(path, "SELECT * FROM metadata.begin_removal($1, $2)")
+                _refuse(row["refused"], path)
+                return row["incarnation"]
+            case two_shards.Finish(number, state):
+                await ask(path, "SELECT * FROM metadata.finish_directory($1, $2, $3, $4)", number, state.value)
+                return None
+            case two_shards.Look():
+                sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
+                row = await self._row(above, sql, name, deadline=deadline, writes=False)
+                return _entry(json.loads(row["entry"])).kind if row["entry"] else None
+            case two_shards.Put(number, insert):
+                assert put is not None  # noqa: S101 (only put_directory's plan has this step)
+                return await put(incarnation=number, insert=insert)
+            case two_shards.Adopt(number):
+                sql = "SELECT * FROM metadata.adopt_directory($1, $2, $3, $4)"
+                return (await ask(above, sql, name, number))["done"]
+            case two_shards.Drop(number):
+                return (await ask(above, "SELECT * FROM metadata.drop_directory($1, $2, $3, $4)", name, number))["done"]
 
     async def list_directory(self, path: str, page: Page) -> Listing:
         deadline = _deadline()
@@ -263,7 +272,11 @@ class PostgresMetadata:
             "mtime" if page.by_mtime else "name", page.reverse, page.kind.value if page.kind else None, deadline=deadline, writes=False,
         )  # fmt: skip
         entries = [_entry(document) for document in json.loads(row["entries"])]
-        if not row["directory_active"] and not entries and (is_root(path) or not await self._help(path, deadline)):
+        if (
+            not row["directory_active"]
+            and not row["total"]
+            and (is_root(path) or not await self._exists(path, deadline))
+        ):
             raise NotFound(path)
         return Listing(entries, row["total"])
 
@@ -281,37 +294,22 @@ class PostgresMetadata:
 
     async def _read_groups(self, shard: int) -> list[Group]:
         rows = await self.call(shard, "SELECT * FROM metadata.groups()", writes=False)
-        return [_group(row) for row in rows]
+        return [_group(row) for row in rows if row["id"] is not None]
 
     async def sweep(self) -> int:
-        """Finish what a mkdir or rmdir left half-done more than 60 s ago, fold counts; answers how many directories were finished."""
-        if self._map is None:
-            return 0
+        """Finish what a mkdir or rmdir left half-done more than 60 s ago; answers how many directories were finished."""
         finished = 0
-        for shard in self._map.shards:
+        for shard in self._map.shards if self._map else ():
             rows = await self.call(shard, "SELECT * FROM metadata.unfinished_directories($1)", SWEEP_AGE, writes=False)
             for row in rows:
-                await self._finish(row["path"], row["state"])
+                if row["path"] is None:
+                    continue
+                state = two_shards.State(row["state"])
+                plan = two_shards.sweep(two_shards.Row(row["incarnation"], state))
+                there = await self._carry_out(plan, row["path"], None, _deadline())
+                log.info("half-done directory finished", path=row["path"], was=state.value, there=there)
                 finished += 1
-            await self.call(shard, "SELECT * FROM metadata.fold_counts($1)", FOLD_ROWS, writes=True)
         return finished
-
-    async def _finish(self, path: str, state: str) -> None:
-        deadline = _deadline()
-        above, name = split(path)
-        if state == "creating":
-            try:
-                helped = await self._help(path, deadline)
-            except ParentNotDirectory:
-                helped = False
-            if not helped:
-                await self._finish_rmdir(path, "creating", SWEEP_AGE, deadline)
-            return
-        try:
-            await self._delete_entry(above, name, Kind.DIRECTORY, Precondition(), deadline)
-        except (NotFound, IsDirectory):
-            log.info("swept directory had no entry any more", path=path)
-        await self._finish_rmdir(path, "deleting", SWEEP_AGE, deadline)
 
     async def region_init(self, storages: Sequence[StorageServer], shards: int) -> tuple[bool, int, int]:
         """Make the shard map and the placement groups, or bring the groups to these servers. Idempotent.
@@ -358,13 +356,14 @@ def _lists(precondition: Precondition) -> tuple[list[str] | None, list[str] | No
     return (None if any_of is None else list(any_of)), (None if none_of is None else list(none_of))
 
 
-def _document(entry: Entry) -> str:
+def _document(entry: Entry, incarnation: int) -> str:
     """An entry as the row's JSON."""
     return json.dumps({
         "name": entry.name, "kind": entry.kind.value, "mtime": entry.mtime.isoformat(), "headers": dict(entry.headers),
         "role_tags": list(entry.role_tags), "etag": entry.etag, "size": entry.size_bytes, "md5": f"\\x{entry.md5.hex()}",
         "content_type": entry.content_type, "object_id": str(entry.object_id) if entry.object_id else None,
         "account": str(entry.account) if entry.account else None, "group_id": entry.group, "copies": entry.copies,
+        "incarnation": incarnation,
     })  # fmt: skip
 
 

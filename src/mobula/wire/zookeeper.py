@@ -292,8 +292,9 @@ class Registration:
             try:
                 await self._look()
             except ZooKeeperError as error:
+                if self.held:
+                    log.info("registration not held", path=self._path, why=str(error))
                 self.held = False
-                log.info("registration not held", path=self._path, why=str(error))
             with contextlib.suppress(TimeoutError):
                 # Somebody may have deleted the node: look again now and then, sooner when it is not there.
                 await asyncio.wait_for(self._nudge.wait(), RENEW_PERIOD_S if self.held else BACKOFF_MAX_S)

@@ -23,13 +23,17 @@ CREATE TABLE metadata.entry (
   account uuid,
   group_id int NOT NULL DEFAULT 0,
   copies int NOT NULL DEFAULT 0,
+  incarnation bigint NOT NULL DEFAULT 0,  -- of a directory: which of its rows this entry belongs to
   PRIMARY KEY (vnode, directory, name)
 );
 
--- A directory's own row lives with its children. 'creating': the parent has no entry yet; 'deleting': no child may come any more.
+-- A directory's own row lives with its children. 'creating': the parent may have no entry yet; 'deleting': no child may come any
+-- more. Each new row of a path has a higher incarnation than all earlier ones, so that a step that comes late does no harm.
+CREATE SEQUENCE metadata.incarnation;
 CREATE TABLE metadata.directory (
   vnode int NOT NULL,
   path text COLLATE "C" NOT NULL,
+  incarnation bigint NOT NULL DEFAULT nextval('metadata.incarnation'),
   state text NOT NULL CHECK (state IN ('creating', 'active', 'deleting')),
   changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (vnode, path)
@@ -92,58 +96,89 @@ CREATE FUNCTION metadata.discard(e metadata.entry) RETURNS void LANGUAGE sql AS 
   SELECT e.vnode, e.account, e.object_id, e.size, e.md5, e.group_id, e.copies WHERE e.kind = 'object' AND e.size > 0
 $$;
 
--- Insert or replace an object, or put the entry of a directory. Answers (generation, refusal word or NULL, entry as stored).
+CREATE FUNCTION metadata.entries_of(p_vnode int, p_path text) RETURNS bigint LANGUAGE sql STABLE AS
+$$SELECT coalesce(sum(delta), 0)::bigint FROM metadata.directory_count WHERE vnode = p_vnode AND path = p_path$$;
+
+-- Note that a directory has one entry more or less; fold its deltas into one row when there are many and nobody else is at it.
+-- Who folds locks the old rows until its commit is acknowledged; nobody else ever touches them.
+CREATE FUNCTION metadata.count_entry(p_vnode int, p_path text, p_delta int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF (SELECT count(*) FROM (SELECT FROM metadata.directory_count WHERE vnode = p_vnode AND path = p_path LIMIT 64) c) = 64
+     AND pg_try_advisory_xact_lock(2, hashtext(p_path)) THEN
+    WITH gone AS (DELETE FROM metadata.directory_count WHERE vnode = p_vnode AND path = p_path RETURNING delta)
+    INSERT INTO metadata.directory_count SELECT p_vnode, p_path, sum(delta) FROM gone HAVING sum(delta) <> 0;
+  END IF;
+  INSERT INTO metadata.directory_count VALUES (p_vnode, p_path, p_delta);
+END$$;
+
+-- What stops n from being put where o is (or nothing, then o.name is NULL).
+CREATE FUNCTION metadata.put_refusal(
+  o metadata.entry, n metadata.entry, p_insert boolean, p_parent_is_root boolean, p_epoch bigint, any_of text[], none_of text[], p_limit bigint
+) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  IF NOT p_parent_is_root AND NOT EXISTS (
+    SELECT FROM metadata.directory d WHERE d.vnode = n.vnode AND d.path = n.directory AND d.state = 'active') THEN
+    RETURN 'directory_missing';
+  ELSIF o.kind = 'directory' AND n.kind = 'object' THEN
+    RETURN 'is_directory';
+  ELSIF n.kind = 'directory' AND (o.incarnation > n.incarnation OR NOT p_insert AND o.incarnation IS DISTINCT FROM n.incarnation) THEN
+    RETURN 'overtaken';
+  ELSIF metadata.refusal(o, any_of, none_of) IS NOT NULL THEN
+    RETURN metadata.refusal(o, any_of, none_of);
+  ELSIF n.size > 0 THEN
+    -- Not FOR SHARE: that writes to the row, and every put of the group would meet there.
+    PERFORM pg_advisory_xact_lock_shared(1, n.group_id);
+    IF NOT EXISTS (SELECT FROM metadata.placement_group g WHERE g.id = n.group_id AND g.epoch = p_epoch) THEN
+      RETURN 'group_changed';
+    END IF;
+  END IF;
+  IF o.name IS NULL AND p_limit > 0 AND metadata.entries_of(n.vnode, n.directory) >= p_limit THEN
+    RETURN 'directory_full';
+  END IF;
+  RETURN NULL;
+END$$;
+
+-- Insert or replace an entry. Refusals are words. An object: p_epoch is its group's. A directory: its incarnation is in p_entry; an
+-- entry of a later one refuses with 'overtaken', and so does p_insert = false when there is none of this one.
 CREATE FUNCTION metadata.put_entry(
-  p_vnode int, p_directory text, p_entry jsonb, p_parent_is_root boolean, p_epoch bigint, any_of text[], none_of text[], p_limit bigint
+  p_vnode int, p_directory text, p_entry jsonb, p_insert boolean, p_parent_is_root boolean, p_epoch bigint,
+  any_of text[], none_of text[], p_limit bigint
 ) RETURNS TABLE (generation bigint, refused text) LANGUAGE plpgsql AS $$
 DECLARE
   n metadata.entry := jsonb_populate_record(NULL::metadata.entry, p_entry);
   o metadata.entry;
+  why text;
 BEGIN
   PERFORM metadata.lock_directory(p_vnode, p_directory, false);
-  IF NOT p_parent_is_root AND NOT EXISTS (
-    SELECT FROM metadata.directory d WHERE d.vnode = p_vnode AND d.path = p_directory AND d.state = 'active') THEN
-    RETURN QUERY SELECT fence.require(), 'directory_missing';
-    RETURN;
-  END IF;
-  -- A writer of the same name waits here; a first writer is held by the primary key below.
-  SELECT * INTO o FROM metadata.entry e WHERE e.vnode = p_vnode AND e.directory = p_directory AND e.name = n.name FOR UPDATE;
-  IF o.kind = 'directory' AND n.kind = 'object' THEN
-    RETURN QUERY SELECT fence.require(), 'is_directory';
-    RETURN;
-  END IF;
-  IF metadata.refusal(o, any_of, none_of) IS NOT NULL THEN
-    RETURN QUERY SELECT fence.require(), metadata.refusal(o, any_of, none_of);
-    RETURN;
-  END IF;
-  IF n.size > 0 THEN
-    -- Not FOR SHARE: that writes to the row, and every put of the group would meet there.
-    PERFORM pg_advisory_xact_lock_shared(1, n.group_id);
-    IF NOT EXISTS (SELECT FROM metadata.placement_group g WHERE g.id = n.group_id AND g.epoch = p_epoch) THEN
-      RETURN QUERY SELECT fence.require(), 'group_changed';
-      RETURN;
-    END IF;
-  END IF;
   n.vnode := p_vnode;
   n.directory := p_directory;
-  IF o.name IS NULL THEN
-    IF p_limit > 0 AND metadata.entries_of(p_vnode, p_directory) >= p_limit THEN
-      RETURN QUERY SELECT fence.require(), 'directory_full';
+  LOOP
+    -- A writer of the same name waits here; a first writer is held by the primary key below.
+    SELECT * INTO o FROM metadata.entry e WHERE e.vnode = p_vnode AND e.directory = p_directory AND e.name = n.name FOR UPDATE;
+    why := metadata.put_refusal(o, n, p_insert, p_parent_is_root, p_epoch, any_of, none_of, p_limit);
+    IF why IS NOT NULL THEN
+      RETURN QUERY SELECT fence.require(), why;
       RETURN;
     END IF;
+    EXIT WHEN o.name IS NOT NULL;
     INSERT INTO metadata.entry SELECT n.* ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-      -- Somebody else was first, between our look and our insert: decide again, on what is there now.
-      RETURN QUERY SELECT * FROM metadata.put_entry(p_vnode, p_directory, p_entry, p_parent_is_root, p_epoch, any_of, none_of, p_limit);
+    IF FOUND THEN
+      PERFORM metadata.count_entry(p_vnode, p_directory, 1);
+      RETURN QUERY SELECT fence.require(), NULL::text;
       RETURN;
     END IF;
-    INSERT INTO metadata.directory_count VALUES (p_vnode, p_directory, 1);
-  ELSIF NOT (o.kind = 'directory' AND o.headers = n.headers AND o.role_tags = n.role_tags) THEN
-    -- (mkdir of a directory that is there as wanted changes nothing.)
+    -- Somebody else was first, between our look and our insert: decide again, on what is there now.
+  END LOOP;
+  IF o.kind = 'directory' AND o.headers = n.headers AND o.role_tags = n.role_tags THEN
+    -- mkdir of a directory that is there as wanted changes nothing that anybody sees.
+    UPDATE metadata.entry e SET incarnation = n.incarnation
+      WHERE e.vnode = p_vnode AND e.directory = p_directory AND e.name = n.name AND e.incarnation < n.incarnation;
+  ELSE
     PERFORM metadata.discard(o);
     UPDATE metadata.entry e
       SET kind = n.kind, mtime = n.mtime, headers = n.headers, role_tags = n.role_tags, etag = n.etag, size = n.size, md5 = n.md5,
-          content_type = n.content_type, object_id = n.object_id, account = n.account, group_id = n.group_id, copies = n.copies
+          content_type = n.content_type, object_id = n.object_id, account = n.account, group_id = n.group_id, copies = n.copies,
+          incarnation = n.incarnation
       WHERE e.vnode = p_vnode AND e.directory = p_directory AND e.name = n.name;
   END IF;
   RETURN QUERY SELECT fence.require(), NULL::text;
@@ -172,8 +207,8 @@ BEGIN
   RETURN QUERY SELECT fence.require(), NULL::text, to_jsonb(o);
 END$$;
 
--- Drop an entry: an object (its bytes become garbage), or, with p_kind 'directory', the entry of a directory that is going.
-CREATE FUNCTION metadata.delete_entry(p_vnode int, p_directory text, p_name text, p_kind text, any_of text[], none_of text[])
+-- Drop an object; its bytes become garbage.
+CREATE FUNCTION metadata.delete_object(p_vnode int, p_directory text, p_name text, any_of text[], none_of text[])
 RETURNS TABLE (generation bigint, refused text) LANGUAGE plpgsql AS $$
 DECLARE
   o metadata.entry;
@@ -181,65 +216,66 @@ BEGIN
   SELECT * INTO o FROM metadata.entry e WHERE e.vnode = p_vnode AND e.directory = p_directory AND e.name = p_name FOR UPDATE;
   IF o.name IS NULL THEN
     RETURN QUERY SELECT fence.require(), 'not_found';
-  ELSIF o.kind <> p_kind THEN
-    RETURN QUERY SELECT fence.require(), CASE o.kind WHEN 'directory' THEN 'is_directory' ELSE 'not_directory' END;
+  ELSIF o.kind = 'directory' THEN
+    RETURN QUERY SELECT fence.require(), 'is_directory';
   ELSIF metadata.refusal(o, any_of, none_of) IS NOT NULL THEN
     RETURN QUERY SELECT fence.require(), metadata.refusal(o, any_of, none_of);
   ELSE
     PERFORM metadata.discard(o);
     DELETE FROM metadata.entry e WHERE e.vnode = p_vnode AND e.directory = p_directory AND e.name = p_name;
-    INSERT INTO metadata.directory_count VALUES (p_vnode, p_directory, -1);
+    PERFORM metadata.count_entry(p_vnode, p_directory, -1);
     RETURN QUERY SELECT fence.require(), NULL::text;
   END IF;
 END$$;
 
-CREATE FUNCTION metadata.entries_of(p_vnode int, p_path text) RETURNS bigint LANGUAGE sql STABLE AS
-$$SELECT coalesce(sum(delta), 0)::bigint FROM metadata.directory_count WHERE vnode = p_vnode AND path = p_path$$;
+-- The steps of mkdir and rmdir, whose order and safety are src/mobula/metadata/two_shards.py. First those on the children's shard.
 
--- mkdir's first and last step on the shard of the directory's children. A directory that is going answers 'deleting'.
+-- The directory's row; made in state 'creating' if there is none. No row: it went between the two statements, ask again.
 CREATE FUNCTION metadata.begin_directory(p_vnode int, p_path text)
-RETURNS TABLE (generation bigint, state text) LANGUAGE plpgsql AS $$
-DECLARE
-  found_state text;
+RETURNS TABLE (generation bigint, state text, incarnation bigint) LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO metadata.directory (vnode, path, state) VALUES (p_vnode, p_path, 'creating')
-  ON CONFLICT (vnode, path) DO NOTHING;
-  -- Young again: the sweeper leaves a mkdir alone that is being tried now.
-  UPDATE metadata.directory d SET changed_at = clock_timestamp() WHERE d.vnode = p_vnode AND d.path = p_path AND d.state = 'creating';
-  SELECT d.state INTO found_state FROM metadata.directory d WHERE d.vnode = p_vnode AND d.path = p_path;
-  RETURN QUERY SELECT fence.require(), found_state;
+  IF NOT EXISTS (SELECT FROM metadata.directory d WHERE d.vnode = p_vnode AND d.path = p_path) THEN
+    INSERT INTO metadata.directory (vnode, path, state) VALUES (p_vnode, p_path, 'creating') ON CONFLICT DO NOTHING;
+  END IF;
+  RETURN QUERY SELECT fence.require(), d.state, d.incarnation
+    FROM (VALUES (1)) one LEFT JOIN metadata.directory d ON d.vnode = p_vnode AND d.path = p_path;
 END$$;
 
-CREATE FUNCTION metadata.activate_directory(p_vnode int, p_path text)
+CREATE FUNCTION metadata.activate_directory(p_vnode int, p_path text, p_incarnation bigint)
 RETURNS TABLE (generation bigint, done boolean) LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE metadata.directory d SET state = 'active', changed_at = clock_timestamp()
-    WHERE d.vnode = p_vnode AND d.path = p_path AND d.state <> 'deleting';
-  RETURN QUERY SELECT fence.require(), FOUND;
+    WHERE d.vnode = p_vnode AND d.path = p_path AND d.incarnation = p_incarnation AND d.state = 'creating';
+  RETURN QUERY SELECT fence.require(), EXISTS (
+    SELECT FROM metadata.directory d
+    WHERE d.vnode = p_vnode AND d.path = p_path AND d.incarnation = p_incarnation AND d.state = 'active');
 END$$;
 
--- rmdir's first step: under the exclusive lock nobody is adding a child, so "empty" stays true once the state is 'deleting'.
-CREATE FUNCTION metadata.begin_rmdir(p_vnode int, p_path text)
-RETURNS TABLE (generation bigint, refused text) LANGUAGE plpgsql AS $$
+-- Under the exclusive lock nobody is adding a child, so "empty" stays true once the state is 'deleting'.
+CREATE FUNCTION metadata.begin_removal(p_vnode int, p_path text)
+RETURNS TABLE (generation bigint, refused text, incarnation bigint) LANGUAGE plpgsql AS $$
+DECLARE
+  found_one bigint;
 BEGIN
   PERFORM metadata.lock_directory(p_vnode, p_path, true);
   IF EXISTS (SELECT FROM metadata.entry e WHERE e.vnode = p_vnode AND e.directory = p_path) THEN
-    RETURN QUERY SELECT fence.require(), 'not_empty';
+    RETURN QUERY SELECT fence.require(), 'not_empty', NULL::bigint;
     RETURN;
   END IF;
-  UPDATE metadata.directory d SET state = 'deleting', changed_at = clock_timestamp() WHERE d.vnode = p_vnode AND d.path = p_path;
-  RETURN QUERY SELECT fence.require(), CASE WHEN FOUND THEN NULL ELSE 'not_found' END;
+  UPDATE metadata.directory d SET state = 'deleting', changed_at = clock_timestamp()
+    WHERE d.vnode = p_vnode AND d.path = p_path RETURNING d.incarnation INTO found_one;
+  RETURN QUERY SELECT fence.require(), NULL::text, found_one;
 END$$;
 
--- rmdir's last step, once the parent's entry is gone; also how the sweeper drops a mkdir that never reached its parent.
-CREATE FUNCTION metadata.finish_rmdir(p_vnode int, p_path text, p_state text, p_older_than interval)
+-- Drop the row of an incarnation, if it is in that state still.
+CREATE FUNCTION metadata.finish_directory(p_vnode int, p_path text, p_incarnation bigint, p_state text)
 RETURNS TABLE (generation bigint, done boolean) LANGUAGE plpgsql AS $$
 DECLARE
   gone boolean;
 BEGIN
   PERFORM metadata.lock_directory(p_vnode, p_path, true);
   DELETE FROM metadata.directory d
-    WHERE d.vnode = p_vnode AND d.path = p_path AND d.state = p_state AND d.changed_at <= clock_timestamp() - p_older_than;
+    WHERE d.vnode = p_vnode AND d.path = p_path AND d.incarnation = p_incarnation AND d.state = p_state;
   gone := FOUND;
   IF gone THEN
     DELETE FROM metadata.directory_count c WHERE c.vnode = p_vnode AND c.path = p_path;
@@ -247,26 +283,40 @@ BEGIN
   RETURN QUERY SELECT fence.require(), gone;
 END$$;
 
-CREATE FUNCTION metadata.unfinished_directories(p_older_than interval)
-RETURNS TABLE (generation bigint, vnode int, path text, state text) LANGUAGE sql VOLATILE AS $$
-  SELECT fence.leased(), d.vnode, d.path, d.state FROM metadata.directory d
-  WHERE d.state <> 'active' AND d.changed_at < clock_timestamp() - p_older_than ORDER BY d.changed_at LIMIT 1000
-$$;
-
--- Fold a directory's deltas into one row. The exclusive lock keeps writers of the directory out for that moment.
-CREATE FUNCTION metadata.fold_counts(p_rows int) RETURNS TABLE (generation bigint, folded int) LANGUAGE plpgsql AS $$
-DECLARE
-  d record;
-  n int := 0;
+-- The rest on the parent's shard: give the entry of a directory to an incarnation of it; drop it.
+CREATE FUNCTION metadata.adopt_directory(p_vnode int, p_directory text, p_name text, p_incarnation bigint)
+RETURNS TABLE (generation bigint, done boolean) LANGUAGE plpgsql AS $$
 BEGIN
-  FOR d IN SELECT c.vnode, c.path FROM metadata.directory_count c GROUP BY 1, 2 HAVING count(*) > p_rows LIMIT 100 LOOP
-    CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtextextended(d.path, d.vnode));
-    WITH gone AS (DELETE FROM metadata.directory_count c WHERE c.vnode = d.vnode AND c.path = d.path RETURNING delta)
-    INSERT INTO metadata.directory_count SELECT d.vnode, d.path, sum(delta) FROM gone HAVING sum(delta) <> 0;
-    n := n + 1;
-  END LOOP;
-  RETURN QUERY SELECT fence.require(), n;
+  UPDATE metadata.entry e SET incarnation = p_incarnation
+    WHERE e.vnode = p_vnode AND e.directory = p_directory AND e.name = p_name AND e.kind = 'directory'
+      AND e.incarnation < p_incarnation;
+  RETURN QUERY SELECT fence.require(), EXISTS (
+    SELECT FROM metadata.entry e WHERE e.vnode = p_vnode AND e.directory = p_directory AND e.name = p_name
+      AND e.kind = 'directory' AND e.incarnation = p_incarnation);
 END$$;
+
+CREATE FUNCTION metadata.drop_directory(p_vnode int, p_directory text, p_name text, p_incarnation bigint)
+RETURNS TABLE (generation bigint, done boolean) LANGUAGE plpgsql AS $$
+DECLARE
+  gone boolean;
+BEGIN
+  DELETE FROM metadata.entry e
+    WHERE e.vnode = p_vnode AND e.directory = p_directory AND e.name = p_name AND e.kind = 'directory'
+      AND e.incarnation <= p_incarnation;
+  gone := FOUND;
+  IF gone THEN
+    PERFORM metadata.count_entry(p_vnode, p_directory, -1);
+  END IF;
+  RETURN QUERY SELECT fence.require(), gone;
+END$$;
+
+CREATE FUNCTION metadata.unfinished_directories(p_older_than interval)
+RETURNS TABLE (generation bigint, path text, state text, incarnation bigint) LANGUAGE sql VOLATILE AS $$
+  SELECT fence.leased(), d.path, d.state, d.incarnation
+  FROM (VALUES (1)) one LEFT JOIN (
+    SELECT * FROM metadata.directory WHERE state <> 'active' AND changed_at < clock_timestamp() - p_older_than
+    ORDER BY changed_at LIMIT 1000) d ON true
+$$;
 
 -- A page of a directory. p_order: 'name' or 'mtime' (newest first); the marker is inclusive in the direction of the sort.
 CREATE FUNCTION metadata.list_directory(
@@ -291,7 +341,7 @@ BEGIN
 END$$;
 
 CREATE FUNCTION metadata.groups() RETURNS TABLE (generation bigint, id int, epoch bigint, servers jsonb) LANGUAGE sql VOLATILE AS
-$$SELECT fence.leased(), g.id, g.epoch, g.servers FROM metadata.placement_group g ORDER BY g.id$$;
+$$SELECT fence.leased(), g.id, g.epoch, g.servers FROM (VALUES (1)) one LEFT JOIN metadata.placement_group g ON true ORDER BY g.id$$;
 
 -- Wanted groups as [{"id", "epoch", "servers"}]; the caller moves the epoch of a group whose servers change. Answers how many changed.
 CREATE FUNCTION metadata.ensure_groups(p_groups jsonb) RETURNS TABLE (generation bigint, changed int) LANGUAGE plpgsql AS $$
