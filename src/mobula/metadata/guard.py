@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import re
 import time
 from typing import Any
 
@@ -16,7 +17,18 @@ import asyncpg
 import structlog
 
 from mobula.metadata.config import GuardConfig
-from mobula.metadata.lease import G1_WAIT_S, Beat, Keys, Reign, Signs, stepped_back, sync_of, wait_end
+from mobula.metadata.lease import (
+    G1_WAIT_S,
+    Beat,
+    Instant,
+    Keys,
+    Reign,
+    Signs,
+    Verdict,
+    stepped_back,
+    sync_of,
+    wait_end,
+)
 from mobula.wire import service
 from mobula.wire.zookeeper import Client, NodeExists, ZooKeeperError
 
@@ -28,6 +40,9 @@ GRANTS_POLL_S = 0.25
 LOCAL_TIMEOUT_S = 2.0
 ZOOKEEPER_TIMEOUT_S = 0.4
 RECONNECT_S = 0.1
+SECONDS = re.compile(r"\d+\.\d+ s")
+SYNC_NOT_IN_FORCE = "FZ002"
+LOOK = "SELECT pg_is_in_recovery() AS standby, pg_postmaster_start_time()::text AS boot"
 
 
 class Lost(Exception):
@@ -57,7 +72,10 @@ class Guard:
         self._control: asyncpg.Connection | None = None
         self._signs = Signs()
         self._grants_read_s = 0.0
-        self._offset_s: float | None = None
+        self._standby_boot = ""
+        """start of the server in which it was last seen as a standby"""
+        self._reign: Reign | None = None
+        self._looked: Instant | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._role = "starting"
         self._kind = ""
@@ -74,9 +92,7 @@ class Guard:
         """End: the lease runs out by itself."""
         for task in self._tasks:
             task.cancel()
-        for connection in (self._beats, self._control):
-            if connection is not None:
-                connection.terminate()
+        self._drop_connections()
         await self._zookeeper.stop()
 
     def status(self) -> dict[str, object]:
@@ -92,7 +108,8 @@ class Guard:
         }
 
     def _say(self, sentence: str) -> None:
-        if sentence.split(" ", maxsplit=1)[0] != self._sentence.split(" ")[0]:
+        """Note what the last cycle came to; log it when it is something else than before, whatever the seconds in it."""
+        if SECONDS.sub("", sentence) != SECONDS.sub("", self._sentence):
             log.info(sentence)
         self._sentence = sentence
 
@@ -110,14 +127,22 @@ class Guard:
         while True:
             try:
                 await self._connect()
-                await self._follow()
+                while True:
+                    await self._look()
             except (Lost, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                self._role = "unknown"
-                self._say(f"lost the local server: {type(error).__name__} {error}")
-                for connection in (self._beats, self._control):
-                    if connection is not None:
-                        connection.terminate()
-                await asyncio.sleep(RECONNECT_S)
+                self._say(f"no connection to the local server: {type(error).__name__} {error}")
+            except Exception as error:
+                # The outermost loop: a guard that goes on may grant again, one that ended never does.
+                self._say(f"failed: {type(error).__name__} {error}")
+                log.error("guard's cycle failed", exc_info=error)
+            self._role = "unknown"
+            self._drop_connections()
+            await asyncio.sleep(RECONNECT_S)
+
+    def _drop_connections(self) -> None:
+        for connection in (self._beats, self._control):
+            if connection is not None:
+                connection.terminate()
 
     async def _connect(self) -> None:
         where = {
@@ -139,24 +164,20 @@ class Guard:
         assert self._control is not None  # noqa: S101
         return await fetch(self._control, sql, *args, timeout_s=LOCAL_TIMEOUT_S)
 
-    async def _follow(self) -> None:
-        """Look at the server's role for ever; raises when the local connection is lost."""
-        in_recovery_boot: str | None = None
-        reign: Reign | None = None
-        while True:
-            row = await self._local("SELECT pg_is_in_recovery() AS standby, pg_postmaster_start_time()::text AS boot")
-            if row["standby"]:
-                in_recovery_boot, reign = row["boot"], None
-                self._role = "standby"
-                await self._watch()
-                self._say("standby: watching the primary's grants")
-                await asyncio.sleep(STANDBY_POLL_S)
-                continue
-            if reign is None or reign.boot != row["boot"]:
-                reign = await self._begin(row["boot"], promoted=in_recovery_boot == row["boot"])
-                in_recovery_boot = None
-            self._role = "primary"
-            await self._reign(reign)
+    async def _look(self) -> None:
+        """Once on a standby; as long as it is primary on a primary."""
+        row = await self._local(LOOK)
+        if row["standby"]:
+            self._standby_boot, self._reign = row["boot"], None
+            self._role = "standby"
+            await self._watch()
+            self._say("standby: watching the primary's grants")
+            await asyncio.sleep(STANDBY_POLL_S)
+            return
+        if self._reign is None or self._reign.boot != row["boot"]:
+            self._reign = await self._begin(row["boot"], promoted=self._standby_boot == row["boot"])
+        self._role = "primary"
+        await self._rule(self._reign)
 
     async def _watch(self) -> None:
         """On a standby: note when the primary's beats and grants last changed."""
@@ -185,7 +206,7 @@ class Guard:
         )
         config, now_s = self._config, time.monotonic()
         if row["clean"] is not None:
-            # An earlier guard has granted in this run of the server: its wait was over.
+            # A guard has granted in this run of the server before: its wait was over.
             wait_until_s, clean = now_s, bool(row["clean"])
         else:
             wait_until_s, clean = wait_end(now_s, config.lease_s, config.margin_s, None), promoted
@@ -206,57 +227,67 @@ class Guard:
             return None
         return self._signs.newest_s()
 
-    async def _reign(self, reign: Reign) -> None:
+    async def _rule(self, reign: Reign) -> None:
         """Cycles of grants until the server is no primary any more or another start of it."""
-        beat: asyncio.Task[Beat] | None = None
+        beat: asyncio.Task[Beat | None] | None = None
+        beat_began_s = 0.0
+        self._looked = None
         try:
             while True:
                 began_s = time.monotonic()
-                row = await self._local(
-                    "SELECT pg_is_in_recovery() AS standby, pg_postmaster_start_time()::text AS boot"
-                )
+                row = await self._local(LOOK)
                 if row["standby"] or row["boot"] != reign.boot:
                     return
                 await self._mind_the_clock(reign)
-                beat = beat or asyncio.ensure_future(self._beat())
-                await asyncio.wait({beat}, timeout=G1_WAIT_S)
-                until_s, why = None, "no beat has come back yet"
+                if beat is None:
+                    beat, beat_began_s = asyncio.ensure_future(self._beat()), began_s
+                await asyncio.wait({beat}, timeout=max(0.0, beat_began_s + G1_WAIT_S - time.monotonic()))
+                verdict = Verdict(None, "no beat has come back yet")
                 if beat.done():
-                    until_s, why = reign.by_beat(beat.result(), time.monotonic())
+                    verdict = self._judge(reign, beat.result())
                     beat = None
-                if until_s is None or until_s < time.time():
-                    until_s, why = await self._by_zookeeper(reign, why)
-                await self._grant(reign, until_s, why)
+                if verdict.until_s is None:
+                    verdict = await self._by_zookeeper(reign, verdict.why)
+                await self._grant(reign, verdict)
                 await asyncio.sleep(max(0.01, self._config.period_s - (time.monotonic() - began_s)))
         finally:
             if beat is not None:
                 # Its connection is dropped with the server's role; a cancel would publish what waits.
                 beat.add_done_callback(lambda t: t.cancelled() or t.exception())
 
+    def _judge(self, reign: Reign, beat: Beat | None) -> Verdict:
+        if beat is None:
+            return Verdict(None, "synchronous replication is not in force")
+        return reign.by_beat(beat, _now())
+
     async def _mind_the_clock(self, reign: Reign) -> None:
-        offset_s = time.time() - time.monotonic()
-        if stepped_back(self._offset_s, offset_s):
+        now = _now()
+        if self._looked is not None and stepped_back(self._looked, now):
             log.warning("the wall clock was stepped back: lease withdrawn until the next grant")
             reign.granted_until_s = 0.0
             # Never an INSERT here: that the row is there means that the wait is over.
             await self._local("UPDATE fence.lease SET until = '-infinity' RETURNING 1")
-        self._offset_s = offset_s
+        self._looked = now
 
-    async def _beat(self) -> Beat:
-        """G1: one synchronous commit, and whether a synchronous standby has flushed it. May take for ever."""
+    async def _beat(self) -> Beat | None:
+        """G1: one synchronous commit, and whether a synchronous standby has flushed it. May take for ever. None: it would prove nothing."""
         connection = self._beats
         assert connection is not None  # noqa: S101
-        start_s = time.time()
-        row = await connection.fetchrow(
-            "SELECT lsn, boot::text AS boot, generation FROM fence.beat($1)", self._config.host
-        )
+        start = _now()
+        try:
+            sql = "SELECT lsn, boot::text AS boot, generation FROM fence.beat($1)"
+            row = await connection.fetchrow(sql, self._config.host)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == SYNC_NOT_IN_FORCE:
+                return None
+            raise
         done = await fetch(connection, "SELECT fence.replicated($1) AS ok", row["lsn"], timeout_s=LOCAL_TIMEOUT_S)
-        return Beat(start_s, row["boot"], row["generation"], done["ok"])
+        return Beat(start, row["boot"], row["generation"], done["ok"])
 
-    async def _by_zookeeper(self, reign: Reign, why: str) -> tuple[float | None, str]:
+    async def _by_zookeeper(self, reign: Reign, why: str) -> Verdict:
         """G2: pipelined on one session, so that what is read is at least as new as our write."""
         kazoo, scope = self._zookeeper.kazoo, self._config.scope
-        start_s = time.time()
+        start = _now()
         calls = [
             self._zookeeper.call(kazoo.set_async, self._own, str(time.time_ns()).encode()),
             self._zookeeper.call(kazoo.get_async, f"{scope}/leader"),
@@ -265,31 +296,30 @@ class Guard:
         try:
             _, leader, sync = await asyncio.wait_for(asyncio.gather(*calls), ZOOKEEPER_TIMEOUT_S)
         except (ZooKeeperError, TimeoutError) as error:
-            return None, f"{why}; ZooKeeper: {error or 'no answer'}"
+            return Verdict(None, f"{why}; ZooKeeper: {error or 'no answer'}")
         sync_leader, standby = sync_of(sync[0])
-        until_s, also = reign.by_keys(Keys(start_s, leader[0].decode(), sync_leader, standby), time.monotonic())
-        return until_s, also if until_s else f"{why}; {also}"
+        verdict = reign.by_keys(Keys(start, leader[0].decode(), sync_leader, standby), _now())
+        return verdict if verdict.until_s else Verdict(None, f"{why}; {verdict.why}")
 
-    async def _grant(self, reign: Reign, until_s: float | None, why: str) -> None:
-        if until_s is None:
+    async def _grant(self, reign: Reign, verdict: Verdict) -> None:
+        if verdict.until_s is None:
             if reign.granted_until_s < time.time():
                 self._kind = ""
-                self._say(f"nothing granted: {why}")
+                self._say(f"nothing granted: {verdict.why}")
             return
-        until = dt.datetime.fromtimestamp(until_s, dt.UTC)
-        row = await self._local(
-            "SELECT fence.grant_lease($1, $2::text::timestamptz, $3, $4) AS granted",
-            until,
-            reign.boot,
-            reign.generation,
-            reign.clean,
-        )
+        until = dt.datetime.fromtimestamp(verdict.until_s, dt.UTC)
+        sql = "SELECT fence.grant_lease($1, $2::text::timestamptz, $3, $4) AS granted"
+        row = await self._local(sql, until, reign.boot, reign.generation, reign.clean)
         if row["granted"]:
-            reign.granted_until_s = self._until_s = until_s
-            self._kind = why
-            self._say(f"granted by {why}")
+            reign.granted_until_s = self._until_s = verdict.until_s
+            self._kind = verdict.why
+            self._say(f"granted by {verdict.why}")
         else:
             self._say("refused: the lease was revoked, or the server is another one now")
+
+
+def _now() -> Instant:
+    return Instant(time.time(), time.monotonic())
 
 
 def main() -> None:

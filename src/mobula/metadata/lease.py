@@ -24,10 +24,26 @@ CLOCK_STEP_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """Answer of a G1 attempt. Times: `start_s` wall clock at its START."""
+class Instant:
+    """One moment on both clocks. Leases are compared with the wall clock, by PostgreSQL; the monotonic one can't be stepped."""
 
-    start_s: float
+    wall_s: float
+    mono_s: float
+
+    def lease_until(self, lease_s: float, now: Instant) -> float:
+        """Wall clock time at which a lease that began here ends, as seen now.
+
+        The earlier one of two answers: the wall clock may have been stepped back since (then the first is too late), the monotonic
+        one may have stood still with the machine (then the second is).
+        """
+        return min(self.wall_s + lease_s, now.wall_s + lease_s - (now.mono_s - self.mono_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Answer of a G1 attempt; `start` was taken before it."""
+
+    start: Instant
     boot: str
     generation: int
     replicated: bool
@@ -35,12 +51,20 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What ZooKeeper showed after our own write. `start_s`: wall clock at its START."""
+    """What ZooKeeper showed after our own write; `start` was taken before that."""
 
-    start_s: float
+    start: Instant
     leader: str | None
     sync_leader: str | None
     sync_standby: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`until_s`: wall clock time until which a lease may be granted, None for none. `why`: the kind of evidence, or what is missing."""
+
+    until_s: float | None
+    why: str
 
 
 def sync_of(data: bytes) -> tuple[str | None, str | None]:
@@ -69,33 +93,36 @@ class Reign:
     lease_s: float
     granted_until_s: float = 0.0
 
-    def by_beat(self, beat: Beat, now_s: float) -> tuple[float | None, str]:
-        """Until when G1 allows a grant (wall clock), or None; and why. `now_s` is monotonic. May make the server clean."""
-        if beat.boot != self.boot:
-            return None, "the answer came from another start of the server"
+    def by_beat(self, beat: Beat, now: Instant) -> Verdict:
+        """G1. May make the server clean."""
+        if beat.boot != self.boot or beat.generation != self.generation:
+            return Verdict(None, "the beat came from another start of the server")
         if not beat.replicated:
-            return None, "no synchronous standby has flushed the beat"
+            return Verdict(None, "no synchronous standby has flushed the beat")
         self.clean = True
-        return self._grant(beat.start_s, now_s, "G1")
+        return self._grant(beat.start, now, "G1")
 
-    def by_keys(self, keys: Keys, now_s: float) -> tuple[float | None, str]:
-        """Until when G2 allows a grant (wall clock), or None; and why. `now_s` is monotonic. May make the server clean."""
+    def by_keys(self, keys: Keys, now: Instant) -> Verdict:
+        """G2. May make the server clean."""
         if keys.leader != self.name:
-            return None, f"the leader key names {keys.leader}"
+            return Verdict(None, f"the leader key names {keys.leader!r}")
         if keys.sync_leader == self.name and keys.sync_standby is None:
             self.clean = True
         if not self.clean:
-            return None, "not clean: restarted, and no beat has been replicated since"
-        return self._grant(keys.start_s, now_s, "G2")
+            return Verdict(None, "not clean: restarted, and no beat has been replicated since")
+        return self._grant(keys.start, now, "G2")
 
-    def _grant(self, start_s: float, now_s: float, kind: str) -> tuple[float | None, str]:
-        if now_s < self.wait_until_s:
-            return None, f"waiting {self.wait_until_s - now_s:.2f} s for the leases of the old primary to run out"
-        until_s = start_s + self.lease_s
+    def _grant(self, start: Instant, now: Instant, kind: str) -> Verdict:
+        if now.mono_s < self.wait_until_s:
+            left_s = self.wait_until_s - now.mono_s
+            return Verdict(None, f"waiting {left_s:.2f} s for the leases of the old primary to run out")
+        until_s = start.lease_until(self.lease_s, now)
+        if until_s <= now.wall_s:
+            return Verdict(None, f"{kind} took longer than the lease is long")
         if until_s <= self.granted_until_s:
             # Safe, but it would cut a newer lease short.
-            return None, "a newer lease is granted already"
-        return until_s, kind
+            return Verdict(None, "a newer lease is granted already")
+        return Verdict(until_s, kind)
 
 
 @dataclass(slots=True)
@@ -138,6 +165,6 @@ def wait_end(now_s: float, lease_s: float, margin_s: float, signs_s: float | Non
     return latest if signs_s is None else min(latest, signs_s + lease_s + margin_s)
 
 
-def stepped_back(offset_before_s: float | None, offset_s: float) -> bool:
-    """The wall clock fell back against the monotonic one: leases given by it would last longer than they say."""
-    return offset_before_s is not None and offset_s < offset_before_s - CLOCK_STEP_S
+def stepped_back(before: Instant, now: Instant) -> bool:
+    """The wall clock fell back against the monotonic one: leases granted before last longer than they say."""
+    return (now.wall_s - now.mono_s) < (before.wall_s - before.mono_s) - CLOCK_STEP_S
