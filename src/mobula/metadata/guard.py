@@ -145,9 +145,10 @@ class Guard:
                 connection.terminate()
 
     async def _connect(self) -> None:
+        c = self._config
         where = {
-            "host": self._config.socket_dir,
-            "port": 5432,
+            "host": c.socket_dir,
+            "port": c.port,
             "user": "postgres",
             "database": "mobula",
             "timeout": LOCAL_TIMEOUT_S,

@@ -14,10 +14,11 @@ import asyncpg
 TIMEOUT_S = 1.0
 
 
-async def revoke(socket_dir: str) -> None:
+async def revoke(socket_dir: str, port: int = 5432) -> None:
     """Revoke on the local server, within `TIMEOUT_S`."""
     connection = await asyncpg.connect(
         host=socket_dir,
+        port=port,
         user="postgres",
         database="mobula",
         timeout=TIMEOUT_S,
