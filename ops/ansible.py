@@ -78,6 +78,7 @@ def environment(region: Region) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "MOBULA_REGION_JSON": str(region.state_dir / "terraform" / "region.json"),
         "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
+        "ANSIBLE_INVENTORY": str(REPO / "inventory" / "region.yml"),
         "ANSIBLE_HOME": str(run / "ansible"),
         "ANSIBLE_LOCAL_TEMP": str(run / "ansible" / "tmp"),
         "ANSIBLE_SSH_EXECUTABLE": str(ssh),
