@@ -7,31 +7,60 @@ there are three), so that two copies are in two AZs and three copies in three. G
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 
-from mobula.metadata.model import StorageServer
+from mobula.metadata.model import Group, StorageServer
 
 GROUP_SERVERS_MAX = 6
 """copies per object at most"""
 GROUPS_MAX = 512
+"""more only where not every server would be in one"""
 
 
 def plan_groups(storages: Iterable[StorageServer]) -> list[tuple[StorageServer, ...]]:
     """All groups of a region, in the order of their ids (from 1). Deterministic: the same servers give the same groups.
 
-    With three servers these are the six permutations; with many servers at most `GROUPS_MAX`, evenly spread.
+    With three servers these are the six permutations; with many servers about `GROUPS_MAX`, in which each server takes every place.
     """
     by_az: dict[str, list[StorageServer]] = {}
     for server in sorted(storages, key=lambda s: s.id):
         by_az.setdefault(server.az, []).append(server)
-    heads = [
-        combination
-        for azs in itertools.permutations(sorted(by_az), min(3, len(by_az)))
-        for combination in itertools.product(*(by_az[az] for az in azs))
-    ]
-    step = max(1, -(-len(heads) // GROUPS_MAX))
+    orders = list(itertools.permutations(sorted(by_az), min(3, len(by_az)))) if by_az else []
+    heads = [head for azs in orders for head in _heads([by_az[az] for az in azs], GROUPS_MAX // len(orders))]
     everyone = [server for servers in by_az.values() for server in servers]
-    return [(*head, *_rest(everyone, head, turn)) for turn, head in enumerate(heads[::step])]
+    return [(*head, *_rest(everyone, head, turn)) for turn, head in enumerate(heads)]
+
+
+def merge_groups(standing: Sequence[Group], storages: Sequence[StorageServer]) -> list[Group]:
+    """Groups after these servers have come: a standing group's objects lie where it says, so it keeps its servers in their order.
+
+    It only learns new addresses of them, and servers for further copies at its end; either moves its epoch. Orders of first servers
+    that no standing group has become new groups.
+    """
+    known = {server.id: server for server in storages}
+    wanted = {_head(servers): servers for servers in plan_groups(storages)}
+    merged = []
+    for group in standing:
+        kept = tuple(known.get(server.id, server) for server in group.servers)
+        more = [s for s in wanted.pop(_head(kept), ()) if s.id not in {k.id for k in kept}]
+        servers = (*kept, *more[: GROUP_SERVERS_MAX - len(kept)])
+        merged.append(Group(group.id, group.epoch + (servers != group.servers), servers))
+    first_new = max((group.id for group in standing), default=0) + 1
+    return merged + [Group(number, 1, servers) for number, servers in enumerate(wanted.values(), first_new)]
+
+
+def _head(servers: Sequence[StorageServer]) -> tuple[str, ...]:
+    return tuple(server.id for server in servers[:3])
+
+
+def _heads(azs: Sequence[Sequence[StorageServer]], wanted: int) -> list[tuple[StorageServer, ...]]:
+    """First servers of groups, one of each AZ in this order: all combinations, or `wanted` of them if they are more."""
+    if math.prod(map(len, azs)) <= wanted:
+        return list(itertools.product(*azs))
+    # Each AZ's servers in turn; each round later AZs are one, two places further on, so that partners change.
+    rounds = range(max(wanted, *map(len, azs)))
+    return [tuple(az[(n + place * (n // len(azs[0]))) % len(az)] for place, az in enumerate(azs)) for n in rounds]
 
 
 def _rest(everyone: Sequence[StorageServer], head: Sequence[StorageServer], turn: int) -> list[StorageServer]:

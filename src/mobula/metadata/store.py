@@ -37,7 +37,7 @@ from mobula.metadata.model import (
     Unavailable,
 )
 from mobula.metadata.paths import is_root, split
-from mobula.metadata.placement import plan_groups
+from mobula.metadata.placement import merge_groups
 from mobula.metadata.shard import Shard
 from mobula.metadata.two_shards import Plan
 from mobula.wire.zookeeper import Client, Node, NodeExists, NoNode
@@ -323,12 +323,8 @@ class PostgresMetadata:
         except NodeExists:
             log.info("shard map stands")
         self._on_map(await self._read_map())
-        standing = {g.id: g for g in await self._read_groups(1)}
-        wanted = []
-        for number, servers in enumerate(plan_groups(storages), 1):
-            old = standing.get(number)
-            epoch = 1 if old is None else old.epoch + (old.servers != servers)
-            wanted.append({"id": number, "epoch": epoch, "servers": [asdict(s) for s in servers]})
+        groups = merge_groups(await self._read_groups(1), storages)
+        wanted = [{"id": g.id, "epoch": g.epoch, "servers": [asdict(s) for s in g.servers]} for g in groups]
         document = json.dumps(wanted)
         for shard in self._map.shards if self._map else ():
             row = (await self.call(shard, "SELECT * FROM metadata.ensure_groups($1)", document, writes=True))[0]
