@@ -68,8 +68,9 @@ Put = Callable[..., Awaitable[bool]]
 class PostgresMetadata:
     """`mobula.metadata.model.Metadata` on the shards. `start` it on the event loop, `stop` it at the end."""
 
-    def __init__(self, zookeeper: Client, postgres: Postgres) -> None:
+    def __init__(self, zookeeper: Client, postgres: Postgres, *, deadline_s: float = DEADLINE_S) -> None:
         self._zookeeper = zookeeper
+        self._deadline_s = deadline_s
         self._postgres = postgres
         self._map: shard_map.ShardMap | None = None
         self._mapped = asyncio.Event()
@@ -113,7 +114,10 @@ class PostgresMetadata:
 
     async def call(self, shard: int, sql: str, *args: object, writes: bool, deadline: float | None = None) -> list[Any]:
         """Rows of one statement on one shard; the first column is ``generation``. Raises what `Shard.call` raises."""
-        return await self.shard(shard).call(sql, *args, deadline=deadline or _deadline(), writes=writes)
+        return await self.shard(shard).call(sql, *args, deadline=deadline or self._deadline(), writes=writes)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._deadline_s
 
     async def _route(self, directory: str, deadline: float) -> tuple[Shard, int]:
         """The shard and the vnode of a directory's children."""
@@ -132,7 +136,7 @@ class PostgresMetadata:
         return (await shard.call(sql, vnode, directory, *args, deadline=deadline, writes=writes))[0]
 
     async def lookup(self, directory: str, name: str) -> Lookup:
-        deadline = _deadline()
+        deadline = self._deadline()
         sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
         row = await self._row(directory, sql, name, deadline=deadline, writes=False)
         entry = _entry(json.loads(row["entry"])) if row["entry"] else None
@@ -189,7 +193,7 @@ class PostgresMetadata:
             epoch=group_epoch,
             precondition=precondition,
             parent_is_root=parent_is_root,
-            deadline=_deadline(),
+            deadline=self._deadline(),
         )
 
     async def put_metadata(
@@ -205,7 +209,7 @@ class PostgresMetadata:
         any_of, none_of = _lists(precondition)
         row = await self._row(
             directory, "SELECT * FROM metadata.put_metadata($1, $2, $3, $4, $5, $6, $7, $8)", name, json.dumps(dict(headers)),
-            list(role_tags), content_type, any_of, none_of, deadline=_deadline(), writes=True,
+            list(role_tags), content_type, any_of, none_of, deadline=self._deadline(), writes=True,
         )  # fmt: skip
         _refuse(row["refused"], f"{directory}/{name}")
         return _entry(json.loads(row["entry"]))
@@ -213,17 +217,17 @@ class PostgresMetadata:
     async def delete_object(self, directory: str, name: str, *, precondition: Precondition) -> None:
         any_of, none_of = _lists(precondition)
         sql = "SELECT * FROM metadata.delete_object($1, $2, $3, $4, $5)"
-        row = await self._row(directory, sql, name, any_of, none_of, deadline=_deadline(), writes=True)
+        row = await self._row(directory, sql, name, any_of, none_of, deadline=self._deadline(), writes=True)
         _refuse(row["refused"], f"{directory}/{name}")
 
     async def put_directory(self, directory: str, entry: Entry, *, parent_is_root: bool) -> None:
-        deadline = _deadline()
+        deadline = self._deadline()
         put = partial(self._put_entry, directory, entry, parent_is_root=parent_is_root, deadline=deadline)
         await self._carry_out(two_shards.make(), f"{directory}/{entry.name}", put, deadline)
 
     async def delete_directory(self, directory: str, name: str) -> None:
         path = f"{directory}/{name}"
-        if not await self._carry_out(two_shards.remove(), path, None, _deadline()):
+        if not await self._carry_out(two_shards.remove(), path, None, self._deadline()):
             raise NotFound(path)
 
     async def _carry_out(self, plan: Plan, path: str, put: Put | None, deadline: float) -> bool:
@@ -266,7 +270,7 @@ class PostgresMetadata:
                 return (await ask(above, "SELECT * FROM metadata.drop_directory($1, $2, $3, $4)", name, number))["done"]
 
     async def list_directory(self, path: str, page: Page) -> Listing:
-        deadline = _deadline()
+        deadline = self._deadline()
         row = await self._row(
             path, "SELECT * FROM metadata.list_directory($1, $2, $3, $4, $5, $6, $7)", page.limit, page.marker,
             "mtime" if page.by_mtime else "name", page.reverse, page.kind.value if page.kind else None, deadline=deadline, writes=False,
@@ -306,7 +310,7 @@ class PostgresMetadata:
                     continue
                 state = two_shards.State(row["state"])
                 plan = two_shards.sweep(two_shards.Row(row["incarnation"], state))
-                there = await self._carry_out(plan, row["path"], None, _deadline())
+                there = await self._carry_out(plan, row["path"], None, self._deadline())
                 log.info("half-done directory finished", path=row["path"], was=state.value, there=there)
                 finished += 1
         return finished
@@ -336,10 +340,6 @@ class PostgresMetadata:
             return await self._zookeeper.get(MAP_PATH)
         except NoNode:
             return None
-
-
-def _deadline() -> float:
-    return time.monotonic() + DEADLINE_S
 
 
 def _refuse(word: str | None, what: str) -> None:
