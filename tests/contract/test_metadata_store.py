@@ -112,7 +112,7 @@ async def synchronous(shards: shard.Shards, number: int, standby: str) -> None:
     await shards.sql(number, f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'")
     await shards.sql(number, "SELECT pg_reload_conf()")
     async with asyncio.timeout(10):
-        while (await shards.sql(number, "SHOW synchronous_standby_names"))[0]["synchronous_standby_names"] != standby:
+        while (await shards.sql(number, "SHOW synchronous_standby_names"))[0]["synchronous_standby_names"] != standby:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -50,6 +50,11 @@ GRANTS = (
 )
 
 
+RECORD = """
+CREATE TABLE IF NOT EXISTS public.migration
+(version int PRIMARY KEY, name text NOT NULL, digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"""
+
+
 class MigrationError(Exception):
     """The schema can't be brought to this release; the message says why and what to do."""
 
@@ -99,47 +104,64 @@ def pending(all_of_them: list[Migration], recorded: dict[int, str]) -> list[Migr
     return [m for m in all_of_them if m.version not in recorded]
 
 
-async def migrate(socket_dir: str, port: int = 5432) -> bool:
-    """Apply what is pending on the primary behind `socket_dir`; returns whether anything was."""
-    server = await asyncpg.connect(host=socket_dir, port=port, user="postgres", database="postgres")
-    try:
-        await server.execute(ROLE)
-        if not await server.fetchval("SELECT true FROM pg_database WHERE datname = 'mobula'"):
-            await server.execute("CREATE DATABASE mobula TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
-            await server.execute(
-                "REVOKE ALL ON DATABASE mobula FROM PUBLIC; GRANT CONNECT ON DATABASE mobula TO mobula"
-            )
-    finally:
-        await server.close()
-    database = await asyncpg.connect(host=socket_dir, port=port, user="postgres", database="mobula")
-    try:
-        await database.execute("SET client_min_messages = warning")
-        await database.execute(
-            "CREATE TABLE IF NOT EXISTS public.migration "
-            "(version int PRIMARY KEY, name text NOT NULL, digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+async def migrate(socket_dir: str, port: int = 5432, *, bound_s: float = BOUND_S) -> bool:
+    """Apply what is pending on the primary behind `socket_dir`; returns whether anything was.
+
+    Raises:
+        MigrationError: a migration is refused, or a commit was not acknowledged within the bound.
+    """
+    opened: list[asyncpg.Connection] = []
+    task = asyncio.ensure_future(_migrate(socket_dir, port, opened))
+    done, _ = await asyncio.wait({task}, timeout=bound_s)
+    if not done:
+        # Closed, never cancelled: a cancelled commit wait would publish what no standby has.
+        for connection in opened:
+            connection.terminate()
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())
+        raise MigrationError(
+            f"migrate: a commit was not acknowledged within {bound_s:.0f} s; run it again when a standby streams"
         )
-        recorded = {
-            r["version"]: r["digest"] for r in await database.fetch("SELECT version, digest FROM public.migration")
-        }
-        todo = pending(migrations(), recorded)
+    return task.result()
+
+
+async def _migrate(socket_dir: str, port: int, opened: list[asyncpg.Connection]) -> bool:
+    where = {"host": socket_dir, "port": port, "user": "postgres"}
+    server = await asyncpg.connect(**where, database="postgres")
+    opened.append(server)
+    await server.execute(ROLE)
+    if not await server.fetchval("SELECT true FROM pg_database WHERE datname = 'mobula'"):
+        await server.execute("CREATE DATABASE mobula TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
+        await server.execute("REVOKE ALL ON DATABASE mobula FROM PUBLIC; GRANT CONNECT ON DATABASE mobula TO mobula")
+    await server.close()
+    database = await asyncpg.connect(**where, database="mobula")
+    opened.append(database)
+    await database.execute("SET client_min_messages = warning")
+    await database.execute(RECORD)
+    rows = await database.fetch("SELECT version, digest FROM public.migration")
+    try:
+        todo = pending(migrations(), {row["version"]: row["digest"] for row in rows})
         for migration in todo:
-            async with database.transaction():
-                await database.execute("SET LOCAL lock_timeout = '10s'")
-                await database.execute(migration.sql)
-                await database.execute(GRANTS)
-                await database.execute(
-                    "INSERT INTO public.migration (version, name, digest) VALUES ($1, $2, $3)",
-                    migration.version, migration.name, migration.digest,
-                )  # fmt: skip
-        return bool(todo)
+            await _apply(database, migration)
     finally:
-        await database.close()
+        database.terminate()
+    return bool(todo)
 
 
-async def version_here(socket_dir: str) -> int | None:
+async def _apply(database: asyncpg.Connection, migration: Migration) -> None:
+    async with database.transaction():
+        await database.execute("SET LOCAL lock_timeout = '10s'")
+        await database.execute(migration.sql)
+        await database.execute(GRANTS)
+        await database.execute(
+            "INSERT INTO public.migration (version, name, digest) VALUES ($1, $2, $3)",
+            migration.version, migration.name, migration.digest,
+        )  # fmt: skip
+
+
+async def version_here(socket_dir: str, port: int = 5432) -> int | None:
     """The newest recorded version on this peer, None while there is none to be seen."""
     try:
-        database = await asyncpg.connect(host=socket_dir, user="postgres", database="mobula", timeout=2)
+        database = await asyncpg.connect(host=socket_dir, port=port, user="postgres", database="mobula", timeout=2)
     except (OSError, asyncpg.PostgresError, TimeoutError):
         return None
     try:
@@ -151,10 +173,10 @@ async def version_here(socket_dir: str) -> int | None:
         await database.close()
 
 
-async def is_writable_primary(socket_dir: str) -> bool:
+async def is_writable_primary(socket_dir: str, port: int = 5432) -> bool:
     """This peer is the primary, and a commit would be acknowledged now (a synchronous standby streams)."""
     try:
-        server = await asyncpg.connect(host=socket_dir, user="postgres", database="postgres", timeout=2)
+        server = await asyncpg.connect(host=socket_dir, port=port, user="postgres", database="postgres", timeout=2)
     except (OSError, asyncpg.PostgresError, TimeoutError):
         return False
     try:
@@ -176,10 +198,13 @@ async def converge(config: GuardConfig, bound_s: float = BOUND_S) -> dict[str, o
     wanted = len(migrations())
     end = time.monotonic() + bound_s
     while time.monotonic() < end:
-        if await version_here(config.socket_dir) == wanted:
+        if await version_here(config.socket_dir, config.port) == wanted:
             return {"changed": False, "version": wanted}
-        if await is_writable_primary(config.socket_dir):
-            return {"changed": await migrate(config.socket_dir), "version": wanted}
+        if await is_writable_primary(config.socket_dir, config.port):
+            return {
+                "changed": await migrate(config.socket_dir, config.port, bound_s=end - time.monotonic()),
+                "version": wanted,
+            }
         await asyncio.sleep(POLL_S)
     raise MigrationError(
         f"migrate shard {config.shard} from {config.host}: no primary with a synchronous standby within {bound_s:.0f} s; "
