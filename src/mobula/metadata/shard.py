@@ -155,7 +155,8 @@ class Shard:
             self._idle.append(connection)
 
     def _check_generation(self, rows: Sequence[Any]) -> None:
-        # Functions answer with one row at least, for the generation's sake.
+        if not rows:
+            raise Unavailable("the statement answered no row, so nothing says that there is a lease")
         generation = rows[0]["generation"]
         if generation is None:
             raise Unavailable("the primary has no lease")

@@ -109,7 +109,7 @@ class Client:
 
     def _on_state(self, state: str) -> None:
         connected = state == KazooState.CONNECTED
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             self.soon(listener, connected)
 
     def soon(self, callback: Callable[..., object], *args: object) -> None:
@@ -168,15 +168,22 @@ class Client:
             ZooKeeperError: none within the bound.
         """
         arrived = asyncio.Event()
-        self.on_state(lambda up: arrived.set() if up else None)
-        if self.connected:
-            return
+
+        def listener(up: bool) -> None:
+            if up:
+                arrived.set()
+
+        self.on_state(listener)
         try:
+            if self.connected:
+                return
             await asyncio.wait_for(arrived.wait(), timeout_s)
         except TimeoutError as error:
             raise ZooKeeperError(
                 f"no ZooKeeper server of {', '.join(self._hosts)} answered within {timeout_s} s"
             ) from error
+        finally:
+            self._listeners.remove(listener)
 
     def watch(self, path: str, callback: Callable[[Node | None], None]) -> None:
         """Call back on the event loop with the node now and after each change, None while it is not there.
