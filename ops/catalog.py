@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import msgspec
@@ -35,6 +35,22 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str
 
 
+class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a registrar finds out whether the service is well. `kind`: http (2xx at `path`), tcp (accepts), dns (answers)."""
+
+    kind: Literal["http", "tcp", "dns"]
+    port: int
+    path: str = ""
+
+
+class Registered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Under which name and port DNS knows the service; ``@`` is the region's public name."""
+
+    name: str
+    port: int
+    check: Check
+
+
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A description, every field with its default."""
 
@@ -53,6 +69,7 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """ordering only"""
     ports: tuple[Port, ...] = ()
     status: Endpoint | None = None
+    registered: Registered | None = None
     stop_seconds: int
     kill_mode: str = "control-group"
     restart_delay_seconds: float = 0.5
