@@ -78,8 +78,12 @@ def _facts(host: Host, remote: Remote) -> dict[str, Any]:
         "address": host.address,
         "pool": host.pool,
         "services": [
-            {"name": s.name, "unit": s.unit, "port": s.status_port, "scheme": s.status_scheme, "path": s.status_path,
-             "config": s.config}
+            {
+                "name": s.name,
+                "unit": s.unit,
+                "url": f"{s.status.scheme}://{host.address}:{s.status.port}{s.status.path}" if s.status else None,
+                "config": s.config,
+            }
             for s in services_of(host.pool)
         ],
     }  # fmt: skip

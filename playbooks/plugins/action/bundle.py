@@ -63,4 +63,4 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail(f"bundle {file['dest']}: {error}; run ./mobula up, which makes it") from error
         else:
             content = file["content"]
-        return {**shipped, "content": content}
+        return {**shipped, "content": str(content)}

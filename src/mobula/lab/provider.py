@@ -31,7 +31,7 @@ def _number(name: str) -> Attribute:
     return Attribute(name, Number(), required=True, requires_replace=True)
 
 
-class LabProvider(Provider):
+class LabProvider(Provider):  # type: ignore[misc]
     """Configured with the region's name and address range, its state folder and the base image."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class LabProvider(Provider):
         return [Network, Server]
 
 
-class _Base(Resource):
+class _Base(Resource):  # type: ignore[misc]
     def __init__(self, provider: LabProvider) -> None:
         self.provider = provider
 

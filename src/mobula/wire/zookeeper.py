@@ -350,6 +350,10 @@ class Tree:
             target=_when_connected, args=(self._client.kazoo, self._follow), daemon=True, name=f"tree {self._root}"
         ).start()
 
+    def refresh(self) -> None:
+        """Call `on_change` again with what is known."""
+        self._dirty.set()
+
     def stop(self) -> None:
         """Follow no more."""
         self._ended = True

@@ -1,0 +1,114 @@
+"""Commands on the region's hosts, by SSH through its management network. Fabric's only importer; everybody else sees `Remote`."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import shlex
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import fabric
+import paramiko
+from invoke.exceptions import CommandTimedOut, UnexpectedExit
+
+from mobula.lab.network import LabError, inside
+from ops.errors import OperatorError
+from ops.region import Region
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+class RemoteError(OperatorError):
+    """A host could not be reached, or a command on it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command said."""
+
+    stdout: str
+    stderr: str
+    exit_code: int
+
+
+class Remote(Protocol):
+    """One host. Raises RemoteError when it can't be reached, when the time is up, or (with `check`) for an exit code other than 0."""
+
+    def run(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float, check: bool = True) -> Result: ...
+
+
+class SshRemote:
+    """A host of a region by its address; the host's key is the region's, known from its secrets."""
+
+    def __init__(self, region: Region, address: str) -> None:
+        self._region = region
+        self._address = address
+
+    def run(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float, check: bool = True) -> Result:
+        """One command on a connection of its own."""
+        with self._connection() as connection:
+            try:
+                done = connection.run(
+                    shlex.join(argv), hide=True, in_stream=io.StringIO(stdin) if stdin is not None else False, timeout=timeout_s,
+                    warn=not check,
+                )  # fmt: skip
+            except CommandTimedOut as error:
+                raise RemoteError(f"run {argv[0]} on {self._address}: no end within {timeout_s:.0f} s") from error
+            except UnexpectedExit as error:
+                said = (error.result.stderr or error.result.stdout).strip()[-600:]
+                raise RemoteError(
+                    f"run {argv[0]} on {self._address}: exit {error.result.exited}: {said or 'no message'}"
+                ) from error
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                raise RemoteError(f"run {argv[0]} on {self._address}: {type(error).__name__} {error}") from error
+        return Result(done.stdout, done.stderr, done.exited)
+
+    @contextlib.contextmanager
+    def _connection(self) -> Any:
+        # A connection is known by its region's key only: nothing of the user's ~/.ssh is read.
+        config = fabric.Config(lazy=True, overrides={"load_ssh_configs": False})
+        connection = fabric.Connection(
+            self._address, user="root", connect_timeout=CONNECT_TIMEOUT_S, config=config,
+            connect_kwargs={
+                "key_filename": str(self._region.secrets / "ssh.key"), "allow_agent": False, "look_for_keys": False,
+                "sock": self._socket(), "banner_timeout": CONNECT_TIMEOUT_S,
+            },
+        )  # fmt: skip
+        kind, key = (self._region.secrets / "ssh-hosts.key.pub").read_text().split()[:2]
+        connection.client.get_host_keys().add(self._address, kind, paramiko.Ed25519Key(data=base64.b64decode(key)))
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        try:
+            connection.open()
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            connection.close()
+            raise RemoteError(f"reach {self._address} by SSH: {type(error).__name__} {error}") from error
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _socket(self) -> socket.socket:
+        """A TCP connection made inside the management namespace."""
+        try:
+            with inside(f"{self._region.name}-op"):
+                connection = socket.socket()
+            connection.settimeout(CONNECT_TIMEOUT_S)
+            connection.connect((self._address, 22))
+        except (OSError, LabError) as error:
+            raise RemoteError(f"reach {self._address} by SSH: {error}") from error
+        return connection
+
+    def interactive_argv(self, command: Sequence[str]) -> list[str]:
+        """What to execute for a terminal on the host (or one command), with the same keys."""
+        secrets, run = self._region.secrets, self._region.state_dir / "run"
+        options = [
+            f"UserKnownHostsFile={run / 'known_hosts'}", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes", "LogLevel=ERROR",
+            f"ConnectTimeout={CONNECT_TIMEOUT_S:.0f}",
+        ]  # fmt: skip
+        ssh = ["ssh", "-F", "none", "-i", str(secrets / "ssh.key"), *(x for option in options for x in ("-o", option))]
+        remote = [shlex.join(command)] if command else []
+        return ["nsenter", f"--net=/run/netns/{self._region.name}-op", *ssh, f"root@{self._address}", *remote]

@@ -1,0 +1,169 @@
+"""The PUT of an object as a state machine: events in, effects out, no I/O.
+
+    OPENING    the servers of one group are asked; one that refuses moves the whole PUT to the next group (bounded tries)
+    STREAMING  all have said yes: the client may send; a copy that fails now fails the PUT (its bytes are gone)
+    STORING    the body has ended: every copy must be reported stored, with the size and MD5 that we counted
+    COMMITTING copies first, metadata last and once
+    DONE       replied
+
+Invariant (tested with every interruption): `Reply` of success comes only after `wanted` copies in that many servers of one group are stored
+with equal size and MD5, and after `Commit` has been answered. Whatever ends otherwise leaves at most files that no entry names.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mobula.metadata.model import Group, StorageServer
+
+
+class State(enum.StrEnum):
+    OPENING = "opening"
+    STREAMING = "streaming"
+    STORING = "storing"
+    COMMITTING = "committing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Ask these servers to take a copy each."""
+
+    group: Group
+    servers: tuple[StorageServer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Let the client send its body, to all copies at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Drop what the servers have of this PUT."""
+
+    servers: tuple[StorageServer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Write the entry, under the epoch of this group."""
+
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the client; `failure` None: it is stored."""
+
+    failure: str | None = None
+
+
+Effect = Open | Accept | Abort | Commit | Reply
+
+
+class WrongEvent(RuntimeError):
+    """An event that can't happen in this state: the driver is wrong."""
+
+
+@dataclass(slots=True)
+class Put:
+    """One PUT of `wanted` copies; `groups` are tried in their order, at most `tries` of them."""
+
+    wanted: int
+    groups: Iterable[Group]
+    tries: int = 3
+    state: State = State.OPENING
+    group: Group | None = None
+    opened: set[str] = field(default_factory=set)
+    stored: set[str] = field(default_factory=set)
+    size_bytes: int = -1
+    md5: bytes = b""
+    why: str = "no group of storage servers is available"
+    _groups: Iterator[Group] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._groups = iter(self.groups)
+
+    @property
+    def servers(self) -> tuple[StorageServer, ...]:
+        """Who takes the copies."""
+        return self.group.servers[: self.wanted] if self.group else ()
+
+    def begin(self) -> list[Effect]:
+        """The first effects."""
+        return self._next_group()
+
+    def _next_group(self) -> list[Effect]:
+        self.opened.clear()
+        while self.tries > 0:
+            self.tries -= 1
+            self.group = next(self._groups, None)
+            if self.group is None:
+                break
+            if len(self.servers) == self.wanted:
+                return [Open(self.group, self.servers)]
+        return self._fail(self.why)
+
+    def copy_opened(self, server: str) -> list[Effect]:
+        """A server is ready to take its copy."""
+        self._must_be(State.OPENING)
+        self.opened.add(server)
+        if self.opened == {s.id for s in self.servers}:
+            self.state = State.STREAMING
+            return [Accept()]
+        return []
+
+    def copy_refused(self, server: str, why: str) -> list[Effect]:
+        """A server won't or can't take a copy, and no byte has been taken from the client yet: another group."""
+        self._must_be(State.OPENING)
+        self.why = f"{server}: {why}"
+        abandoned = tuple(s for s in self.servers if s.id in self.opened)
+        return [*([Abort(abandoned)] if abandoned else []), *self._next_group()]
+
+    def body_ended(self, size_bytes: int, md5: bytes) -> list[Effect]:
+        """The client has sent everything: so much, with this MD5."""
+        self._must_be(State.STREAMING)
+        self.size_bytes, self.md5, self.state = size_bytes, md5, State.STORING
+        return []
+
+    def copy_stored(self, server: str, size_bytes: int, md5: bytes) -> list[Effect]:
+        """A server has the copy on disk, and says its size and MD5."""
+        self._must_be(State.STORING)
+        if (size_bytes, md5) != (self.size_bytes, self.md5):
+            return self._fail(
+                f"{server} stored {size_bytes} bytes with MD5 {md5.hex()}, {self.size_bytes} with {self.md5.hex()} were sent"
+            )
+        self.stored.add(server)
+        if self.stored != {s.id for s in self.servers} or self.group is None:
+            return []
+        self.state = State.COMMITTING
+        return [Commit(self.group)]
+
+    def copy_failed(self, server: str, why: str) -> list[Effect]:
+        """A copy was lost while or after bytes flowed: the PUT fails."""
+        if self.state not in {State.STREAMING, State.STORING}:
+            raise WrongEvent(f"copy failed while {self.state}")
+        return self._fail(f"{server}: {why}")
+
+    def abandoned(self, why: str) -> list[Effect]:
+        """The client went away, or what it sent is not what it said."""
+        return [] if self.state in {State.DONE, State.FAILED} else self._fail(why)
+
+    def committed(self) -> list[Effect]:
+        """The metadata tier has the entry."""
+        self._must_be(State.COMMITTING)
+        self.state = State.DONE
+        return [Reply()]
+
+    def _fail(self, why: str) -> list[Effect]:
+        servers = self.servers if self.state != State.OPENING else ()
+        self.state, self.why = State.FAILED, why
+        return [*([Abort(servers)] if servers else []), Reply(why)]
+
+    def _must_be(self, state: State) -> None:
+        if self.state != state:
+            raise WrongEvent(f"expected {state}, is {self.state}")

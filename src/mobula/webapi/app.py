@@ -1,0 +1,234 @@
+"""The webapi: routes a request to its handler, and turns whatever goes wrong into an answer of the documented form."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from mobula.core.clock import SystemClock
+from mobula.core.errors import ApiError, unavailable
+from mobula.core.media import is_directory_type, is_link_type
+from mobula.core.paths import NAMESPACES, InvalidPath, Path, parse
+from mobula.metadata import model
+from mobula.metadata.model import Kind
+from mobula.metadata.store import PostgresMetadata
+from mobula.webapi import directories, objects
+from mobula.webapi.accounts import Accounts, Authcaches
+from mobula.webapi.auth import authenticate, authorize, require_secure
+from mobula.webapi.config import WebapiConfig
+from mobula.webapi.context import Context, read_query
+from mobula.webapi.objects import Store
+from mobula.webapi.placement import StorageDirectory
+from mobula.wire.http_client import Address, HttpClient, Timeouts
+from mobula.wire.http_exchange import BodyTooLarge, Request, Response
+from mobula.wire.storage_client import StorageClient, StorageUnavailable
+from mobula.wire.zookeeper import Client, Tree
+
+log = structlog.get_logger()
+
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT")
+SWEEP_PERIOD_S = 30.0
+NOT_YET = frozenset({"jobs", "uploads", "tokens", "medusa"})
+"""parts of the API that are not there yet"""
+
+
+class Webapi:
+    """The handlers, given what they work with."""
+
+    def __init__(self, accounts: Accounts, store: Store) -> None:
+        self._accounts = accounts
+        self._store = store
+
+    async def handle(self, request: Request, response: Response) -> None:
+        """Answer one request."""
+        try:
+            await self._route(request, response)
+        except ApiError as error:
+            failure = error
+        except model.MetadataError as error:
+            failure = _translate(error, request)
+        except BodyTooLarge:
+            failure = ApiError.of("RequestEntityTooLargeError", most=65_536)
+        else:
+            return
+        if response.started:
+            raise StorageUnavailable(f"the answer broke off: {failure.message}") from failure
+        await response.send_error(failure.status, failure.code, failure.message, failure.headers)
+
+    async def _route(self, request: Request, response: Response) -> None:
+        if request.path in {b"", b"/"}:
+            await response.send(302, [("Location", "/docs/"), ("Content-Type", "text/plain")])
+            return
+        try:
+            path = parse(request.path)
+        except InvalidPath as error:
+            raise ApiError.of("InvalidResource", path=request.path.decode("latin-1")) from error
+        if request.method not in METHODS:
+            allow = (("Allow", ", ".join(METHODS)),)
+            raise ApiError.of("MethodNotAllowedError", method=request.method, path=path, headers=allow)
+        caller = await authenticate(request, self._accounts, dt.datetime.now(dt.UTC))
+        owner = await self._accounts.get(path.login)
+        if owner is None:
+            raise ApiError.of("AccountDoesNotExist", login=path.login)
+        require_secure(request, caller, path)
+        authorize(caller, owner, request.method, path)
+        self._namespace_is_there(path)
+        context = Context(request, response, path, owner, caller, read_query(request.query))
+        await self._handlers[request.method](self, context)
+
+    def _namespace_is_there(self, path: Path) -> None:
+        if path.namespace in NOT_YET:
+            raise ApiError.of("NotImplemented", what=f"/{path.login}/{path.namespace}")
+        if path.namespace and path.namespace not in NAMESPACES:
+            raise ApiError.of("ResourceNotFound", path=path)
+
+    async def _put(self, context: Context) -> None:
+        kind = context.header("content-type")
+        if context.query.get("metadata") == "true":
+            await objects.put_metadata(context, self._store)
+        elif is_directory_type(kind):
+            await directories.put(context, self._store.metadata)
+        elif is_link_type(kind):
+            raise ApiError.of("NotImplemented", what="a snaplink")
+        else:
+            await objects.put(context, self._store)
+
+    async def _show(self, context: Context) -> None:
+        path = context.path
+        if path.is_account:
+            await directories.show_account(context)
+            return
+        if path.is_root:
+            await directories.show(context, self._store.metadata, None)
+            return
+        found = await self._store.metadata.lookup(context.directory, path.name)
+        if found.entry is None:
+            raise ApiError.of("ResourceNotFound", path=path)
+        if found.entry.kind == Kind.DIRECTORY:
+            await directories.show(context, self._store.metadata, found.entry)
+        else:
+            await objects.show(context, self._store, found.entry)
+
+    async def _delete(self, context: Context) -> None:
+        await context.request.body(65_536)
+        if context.path.is_root:
+            raise ApiError.of("OperationNotAllowedOnRootDirectory", path=context.path)
+        found = await self._store.metadata.lookup(context.directory, context.path.name)
+        if found.entry is None:
+            raise ApiError.of("ResourceNotFound", path=context.path)
+        if found.entry.kind == Kind.DIRECTORY:
+            await directories.delete(context, self._store.metadata)
+        else:
+            await objects.delete(context, self._store, found)
+
+    async def _options(self, context: Context) -> None:
+        await context.response.send(200, [("Allow", ", ".join(METHODS))])
+
+    async def _post(self, context: Context) -> None:
+        allow = (("Allow", "DELETE, GET, HEAD, OPTIONS, PUT"),)
+        raise ApiError.of("MethodNotAllowedError", method="POST", path=context.path, headers=allow)
+
+    _handlers = {"GET": _show, "HEAD": _show, "PUT": _put, "DELETE": _delete, "OPTIONS": _options, "POST": _post}  # noqa: RUF012
+
+
+def _translate(error: model.MetadataError, request: Request) -> ApiError:
+    """What the metadata tier refused, as the API says it."""
+    path = request.path.decode("latin-1")
+    parent = path.rstrip("/").rpartition("/")[0]
+    if isinstance(error, model.Unavailable | model.OutcomeUnknown):
+        log.warning("metadata unavailable", why=str(error))
+        return unavailable("the metadata tier can't decide this now; try again")
+    if isinstance(error, model.GroupChanged):
+        return unavailable("the storage servers of this object were changed while it was written; try again")
+    codes: Mapping[type[model.MetadataError], tuple[str, str]] = {
+        model.DirectoryMissing: ("DirectoryDoesNotExist", parent),
+        model.ParentNotDirectory: ("ParentNotDirectory", parent),
+        model.IsDirectory: ("OperationNotAllowedOnDirectory", path),
+        model.NotFound: ("ResourceNotFound", path),
+        model.DirectoryNotEmpty: ("DirectoryNotEmpty", path),
+        model.DirectoryFull: ("DirectoryLimitExceeded", parent),
+    }
+    if isinstance(error, model.PreconditionFailed):
+        return ApiError.of("PreconditionFailed", why=f"{path} was changed by another request")
+    code, what = codes[type(error)]
+    return ApiError.of(code, path=what)
+
+
+class Service:
+    """One process: the handlers, wired to the shards, the authcaches and the storage hosts of a region."""
+
+    def __init__(self, config: WebapiConfig) -> None:
+        self._zookeeper = Client(config.zookeeper)
+        self._metadata = PostgresMetadata(self._zookeeper, config.postgres)
+        self._auth_http = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=2.0), tls=config.tls.client_context())
+        self._http = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=60.0))
+        storage = StorageClient(self._http, key=config.signing_key(), caller=config.host, clock=SystemClock())
+        self._directory = StorageDirectory(storage)
+        self._tree = Tree(self._zookeeper, "/names", self._on_names)
+        accounts = Authcaches(self._auth_http, [_address(text) for text in config.authcaches])
+        pick = random.Random()  # noqa: S311 (spreads load, guards nothing)
+        self._webapi = Webapi(accounts, Store(self._metadata, storage, self._directory, config.az, pick))
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
+        servers = {}
+        for host, data in picture.get("storage", {}).items():
+            try:
+                found = msgspec.json.decode(data)
+                servers[host] = Address(str(found["address"]), int(found["port"]))
+            except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+                log.warning("registration not understood", host=host)
+        self._directory.on_change(servers)
+
+    async def start(self) -> None:
+        """Begin to follow the region."""
+        self._zookeeper.start()
+        self._metadata.start()
+        self._tree.start()
+        self._directory.start()
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """End."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._tree.stop()
+        self._directory.stop()
+        self._metadata.stop()
+        await self._http.close()
+        await self._auth_http.close()
+        await self._zookeeper.stop()
+
+    async def _sweep(self) -> None:
+        """Finish what died half way through a mkdir or rmdir. Idempotent, so every webapi may do it."""
+        while True:
+            await asyncio.sleep(SWEEP_PERIOD_S * (0.5 + random.random()))  # noqa: S311
+            try:
+                finished = await self._metadata.sweep()
+            except model.MetadataError as error:
+                log.info("not swept", why=str(error))
+            else:
+                if finished:
+                    log.info("swept", directories=finished)
+
+    def status(self) -> dict[str, object]:
+        """Healthy once the shard map is known."""
+        ready = self._metadata.ready
+        return {
+            "healthy": ready,
+            "why": "" if ready else "the shard map has not been read from ZooKeeper yet",
+            "storage_servers": sorted(self._directory.rooms),
+        }
+
+    async def handle(self, request: Request, response: Response) -> None:
+        await self._webapi.handle(request, response)
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return Address(host, int(port))

@@ -1,0 +1,50 @@
+"""webapi.json."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import msgspec
+
+from mobula.core.capability import parse_key
+from mobula.metadata.config import Postgres
+
+
+class Tls(msgspec.Struct, frozen=True):
+    """Our client certificate, and the CA of those whom we ask. Paths are absolute."""
+
+    ca: str
+    certificate: str
+    key: str
+
+    def client_context(self) -> ssl.SSLContext:
+        """TLS to services of the region: found by address, known by the region's own CA."""
+        context = ssl.create_default_context(cafile=self.ca)
+        context.check_hostname = False
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+class WebapiConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one webapi; lists of servers have the own AZ's first."""
+
+    region: str
+    host: str
+    az: str
+    address: str
+    port: int
+    domain: str
+    zookeeper: tuple[str, ...]
+    postgres: Postgres
+    authcaches: tuple[str, ...]
+    tls: Tls
+    capability_keys: tuple[str, ...]
+    shards: int = 1
+    drain_s: float = 3.0
+    """how long /ping fails before the listening socket closes: loadbalancers look each second, twice"""
+    log_level: str = "info"
+
+    def signing_key(self) -> bytes:
+        """The key that signs capabilities. Raises OSError, ValueError."""
+        return parse_key(Path(self.capability_keys[0]).read_text(encoding="ascii"))

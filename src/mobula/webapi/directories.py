@@ -1,0 +1,126 @@
+"""Directories: put, list, delete; and the account's own listing."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+from collections.abc import Sequence
+
+from mobula.core.dates import http_date, iso_ms, parse_date
+from mobula.core.errors import ApiError
+from mobula.core.media import cors_on_read, kept_headers
+from mobula.core.paths import NAMESPACES
+from mobula.metadata.model import Entry, Kind, Listing, Metadata, NotFound, Page
+from mobula.webapi.context import Context
+
+LISTING_TYPE = "application/x-json-stream; type=directory"
+LIMIT_DEFAULT = 256
+LIMIT_MAX = 1024
+EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+"""mtime of an account's namespaces, which have no record of their own"""
+
+
+def read_page(query: dict[str, str] | None = None, /, **given: str) -> Page:
+    """A page from a query's parameters.
+
+    Raises:
+        ApiError: InvalidArgumentError (limit), InvalidParameter (marker, sort), QueryParameterForbidden is not known yet.
+    """
+    values = {**(query or {}), **given}
+    text = values.get("limit", str(LIMIT_DEFAULT))
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    if not 1 <= limit <= LIMIT_MAX:
+        raise ApiError.of("InvalidArgumentError", why=f"limit must be between 1 and {LIMIT_MAX}, {text[:20]} was given")
+    by_mtime = values.get("sort") == "mtime"
+    marker = values.get("marker") or None
+    if by_mtime and marker is not None:
+        at = parse_date(marker)
+        if at is None:
+            raise ApiError.of("InvalidParameter", name="marker", found=marker[:80])
+        marker = at.isoformat()
+    if marker is not None and "\0" in marker:
+        raise ApiError.of("InvalidParameter", name="marker", found="a name with NUL")
+    only = {
+        Kind.DIRECTORY: any(name in values for name in ("dir", "directory")),
+        Kind.OBJECT: any(name in values for name in ("obj", "object")),
+    }
+    chosen = [kind for kind, asked in only.items() if asked]
+    return Page(limit, marker, by_mtime, values.get("sort_order") == "reverse", chosen[0] if len(chosen) == 1 else None)
+
+
+def line(entry: Entry) -> bytes:
+    """One entry of a listing, as a line of JSON."""
+    value: dict[str, object] = {"name": entry.name, "type": entry.kind.value, "mtime": iso_ms(entry.mtime)}
+    if entry.kind == Kind.OBJECT:
+        value |= {
+            "etag": entry.etag,
+            "size": entry.size_bytes,
+            "contentType": entry.content_type,
+            "contentMD5": base64.b64encode(entry.md5).decode(),
+            "durability": entry.copies,
+        }
+        if "content-disposition" in entry.headers:
+            value["contentDisposition"] = entry.headers["content-disposition"]
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+async def put(context: Context, metadata: Metadata) -> None:
+    """``PUT`` with ``application/json; type=directory``."""
+    path = context.path
+    if path.is_account:
+        raise ApiError.of("OperationNotAllowedOnRootDirectory", path=path)
+    await context.request.body(65_536)  # clients may send `{}`; it means nothing
+    if path.is_root:
+        await context.response.send(204)
+        return
+    entry = Entry(
+        path.name, Kind.DIRECTORY, dt.datetime.now(dt.UTC), kept_headers(context.request.headers, directory=True)
+    )
+    await metadata.put_directory(context.directory, entry, parent_is_root=path.parent.is_root)
+    await context.response.send(204, _cors(context))
+
+
+def _cors(context: Context) -> list[tuple[str, str]]:
+    origin = context.header("origin")
+    return [("Access-Control-Allow-Origin", origin)] if origin else []
+
+
+async def delete(context: Context, metadata: Metadata) -> None:
+    """``DELETE`` of a directory that is known to be one."""
+    await metadata.delete_directory(context.directory, context.path.name)
+    await context.response.send(204)
+
+
+async def show(context: Context, metadata: Metadata, entry: Entry | None) -> None:
+    """``GET`` or ``HEAD``; `entry` None: a root directory."""
+    page = read_page(dict(context.query))
+    if context.request.method == "HEAD":
+        page = Page(limit=1)
+    try:
+        found = await metadata.list_directory(context.stored, page)
+    except NotFound:
+        if entry is not None:
+            raise
+        found = Listing([], 0)
+    await _send(context, found.entries, found.total, entry)
+
+
+async def show_account(context: Context) -> None:
+    """``GET /:login``: its namespaces; here the marker is exclusive."""
+    page = read_page(dict(context.query))
+    names = [n for n in NAMESPACES if page.marker is None or n > page.marker]
+    entries = [Entry(name, Kind.DIRECTORY, EPOCH) for name in (reversed(names) if page.reverse else names)]
+    await _send(context, entries[: page.limit], len(NAMESPACES), None)
+
+
+async def _send(context: Context, entries: Sequence[Entry], total: int, entry: Entry | None) -> None:
+    headers = [("Content-Type", LISTING_TYPE), ("Result-Set-Size", str(total))]
+    if entry is not None:
+        headers.append(("Last-Modified", http_date(entry.mtime)))
+        cors = cors_on_read(entry.headers, context.header("origin"), context.request.method)
+        headers += [(name, value) for name, value in entry.headers.items() if not name.startswith("access-control-")]
+        headers += list(cors.items())
+        if entry.role_tags:
+            headers.append(("role-tag", ", ".join(entry.role_tags)))
+    await context.response.send(200, headers, b"".join(map(line, entries)))

@@ -1,0 +1,118 @@
+"""Where objects go: groups whose servers are registered, answer, and have room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from mobula.core.errors import ApiError, unavailable
+from mobula.metadata.model import Group, StorageServer
+from mobula.wire.http_client import Address
+from mobula.wire.storage_client import StorageCapacity, StorageClient, StorageError
+
+log = structlog.get_logger()
+
+POLL_S = 2.0
+FILL_MAX = 0.90
+SERVICE = "storage"
+
+
+def address_of(server: StorageServer) -> Address:
+    """Where a storage server listens."""
+    return Address(server.address, server.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is known of a storage server now."""
+
+    capacity: StorageCapacity
+
+    def takes(self, size_bytes: int) -> bool:
+        """It is well, and below its fill threshold after so many more bytes."""
+        c = self.capacity
+        return (
+            c.healthy
+            and c.size_bytes > 0
+            and (c.size_bytes - c.available_bytes + size_bytes) <= c.size_bytes * FILL_MAX
+        )
+
+
+def choose(
+    groups: Sequence[Group], rooms: Mapping[str, Room], copies: int, size_bytes: int, pick: random.Random
+) -> list[Group]:
+    """Groups that can take `copies` copies, in the order in which to try them.
+
+    Raises:
+        ApiError: NotEnoughSpace (more copies than servers, or all full), ServiceUnavailable (servers are away).
+    """
+    long_enough = [g for g in groups if len(g.servers) >= copies]
+    if groups and not long_enough:
+        raise ApiError("NotEnoughSpace", f"{copies} copies need {copies} storage servers; there are fewer")
+    alive = [g for g in long_enough if all(s.id in rooms and rooms[s.id].capacity.healthy for s in g.servers[:copies])]
+    if not alive:
+        raise unavailable("no group of storage servers is up", retry_after_s=30)
+    roomy = [g for g in alive if all(rooms[s.id].takes(size_bytes) for s in g.servers[:copies])]
+    if not roomy:
+        raise ApiError.of("NotEnoughSpace", megabytes=max(1, size_bytes >> 20))
+    return pick.sample(roomy, len(roomy))
+
+
+class StorageDirectory:
+    """Follows registrations (`/names/storage`) and asks each registered server for its capacity."""
+
+    def __init__(self, storage: StorageClient) -> None:
+        self._storage = storage
+        self._registered: frozenset[str] = frozenset()
+        self._addresses: dict[str, Address] = {}
+        self._rooms: dict[str, Room] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._nudge = asyncio.Event()
+
+    @property
+    def rooms(self) -> Mapping[str, Room]:
+        """What is known of each registered server that answers."""
+        return self._rooms
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._task = asyncio.get_running_loop().create_task(self._poll())
+
+    def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def on_change(self, addresses: Mapping[str, Address]) -> None:
+        """These servers are registered now. Who has left is not chosen any more, at once."""
+        self._addresses = dict(addresses)
+        for gone in set(self._rooms) - set(addresses):
+            del self._rooms[gone]
+        self._nudge.set()
+
+    async def _poll(self) -> None:
+        while True:
+            self._nudge.clear()
+            await asyncio.gather(*(self._ask(server, address) for server, address in self._addresses.items()))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudge.wait(), POLL_S)
+
+    async def _ask(self, server: str, address: Address) -> None:
+        try:
+            async with asyncio.timeout(POLL_S):
+                capacity = await self._storage.capacity(address)
+        except (StorageError, TimeoutError) as error:
+            if self._rooms.pop(server, None):
+                log.warning("storage server does not answer", server=server, why=str(error))
+            return
+        if server in self._addresses:
+            self._rooms[server] = Room(capacity)
+
+    def suspect(self, server: str) -> None:
+        """It has just failed: not chosen again before it has answered."""
+        self._rooms.pop(server, None)
