@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from mobula.core.keys import load_public_key
-
 from ops.catalog import services_of
 from ops.errors import BadInput, OperatorError
 from ops.region import Host, Region

@@ -8,19 +8,27 @@ No step remembers what an earlier run did; running it again continues. Whatever 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from mobula.lab import door
+from mobula.lab import door, host
+from mobula.lab.network import LabError
 from ops import ansible, image, preflight, release, secrets, status
-from ops.errors import BadInput
+from ops.accounts import Administration
+from ops.environment import DEMO_ACCOUNT
+from ops.errors import BadInput, OperatorError
 from ops.progress import Progress
 from ops.region import CACHE, REPO, Region, load, lock, profiles
+from ops.remote import SshRemote
 from ops.terraform import PlanSummary, Terraform
 
-DEMO_ACCOUNT = "demo"
 DEFAULT_PROFILE = "lab"
-SETTLE_BOUND_S = 90.0
+SETTLE_BOUND_S = 60.0
+SETTLE_POLL_S = 1.0
+STORAGE_PORT = 8060
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +36,34 @@ class Summary:
     """What `mobula up` says at its end."""
 
     status: status.Status
-    url: str
+    region: Region
     elapsed_s: float
+
+    def text(self) -> str:
+        """For people: what stands, where, and what to type next."""
+        flag = "" if self.region.name == "lab" else f"-R {self.region.name} "
+        return (
+            f"{status.table(self.status)}\n\n"
+            f"{len(self.status.hosts)} hosts, version {self.status.version}, up in {self.elapsed_s:.0f} s\n"
+            f"the API: https://localhost:{self.region.relay_port} (your shell), https://{self.region.zone} (inside: ./mobula {flag}shell)\n\n"
+            f'next:  eval "$(./mobula {flag}env)"    then any Manta client: mmkdir, mput, mls, mget\n'
+            f"       ./mobula {flag}status           what runs, what is wrong, what to do"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `up` would change on the machines."""
+
+    lines: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {"changes": len(self.lines), "lines": list(self.lines)}
+
+    def text(self) -> str:
+        """For people."""
+        return "\n".join(self.lines) if self.lines else "no changes"
 
 
 def choose_profile(asked: str | None, standing: str | None, known: Iterable[str]) -> str:
@@ -52,51 +86,138 @@ def up(region: Region, asked_profile: str | None, progress: Progress) -> Summary
     """Bring `region` to what this clone says, whatever is there now."""
     profile = choose_profile(asked_profile, region.profile, profiles())
     with lock(region, "up"):
-        terraform = prepare(region, profile, progress)
-        with progress.step("terraform"):
-            apply(terraform, terraform.plan(), progress)
-        region = load(region.name)
-        secrets.ensure(region)
-        built = release.ensure(region, CACHE, image.root_of(CACHE), progress)
-        with progress.step("door and key agent"):
-            open_door(region)
-        with progress.step("ansible"):
-            ansible.run_playbook(region, "site.yml", on_progress=progress)
-        with progress.step("region data"):
-            region_data(region)
-        with progress.step("verify"):
-            seen = settle(region, built.version)
-    return Summary(seen, f"https://127.0.0.1:{region.relay_port}", progress.elapsed_s)
+        try:
+            terraform = _prepare(region, profile, progress)
+            with progress.step("terraform"):
+                _apply(terraform, terraform.plan(), progress)
+            region = load(region.name)
+            secrets.ensure(region)
+            built = release.ensure(region, CACHE, image.root_of(CACHE), progress)
+            with progress.step("door and key agent"):
+                _open_door(region)
+            with progress.step("ansible"):
+                ansible.run_playbook(region, "site.yml", on_progress=progress)
+            with progress.step("region data"):
+                _region_data(region)
+            with progress.step("verify"):
+                seen = _settle(region, built.version)
+        except LabError as error:
+            raise OperatorError(f"up region {region.name!r}: {error}") from error
+    return Summary(seen, region, progress.elapsed_s)
 
 
-def prepare(region: Region, profile: str, progress: Progress) -> Terraform:
+def _prepare(region: Region, profile: str, progress: Progress) -> Terraform:
     """Everything before the first change to a machine: checks, image, first secrets, Terraform's inputs."""
     preflight.check_addresses(region)
     preflight.check(region, _hosts_count(profile))
-    if not door.is_running(region.state_dir):
+    if not door.door_is_open(region.name):
         preflight.check_relay_port(region)
     with progress.step("base image"):
         root = image.ensure(CACHE, progress)
+    terraform = Terraform(region, profile=_profile_file(profile), image=root, progress=progress)
     region.state_dir.mkdir(parents=True, exist_ok=True)
     region.state_dir.chmod(0o700)
     (region.state_dir / "profile").write_text(profile + "\n")
     secrets.ensure(region)
-    terraform = Terraform(
-        region, profile=REPO / "terraform" / "profiles" / f"{profile}.tfvars.json", image=root, progress=progress
-    )
     terraform.init()
     return terraform
 
 
+def _profile_file(profile: str) -> Path:
+    return REPO / "terraform" / "profiles" / f"{profile}.tfvars.json"
+
+
 def _hosts_count(profile: str) -> int:
-    values = json.loads((REPO / "terraform" / "profiles" / f"{profile}.tfvars.json").read_text())
-    return 27 if not isinstance(values, dict) else 15
+    """Machines that a profile asks for, as far as its file can be read (Terraform says what is wrong with it)."""
+    try:
+        values = json.loads(_profile_file(profile).read_text())
+        return 3 * (1 + int(values["shards"]) + sum(int(count) for count in values["pools"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0
 
 
-def apply(terraform: Terraform, plan: PlanSummary, progress: Progress) -> None:
+def _apply(terraform: Terraform, plan: PlanSummary, progress: Progress) -> None:
     """Show the plan, then do exactly that."""
     for line in plan.lines:
         progress(line)
     if plan.changes:
         terraform.apply(plan)
     terraform.write_output()
+
+
+def _open_door(region: Region) -> None:
+    nameservers = [h.address for h in region.pool("nameservice")]
+    door.ensure_door(
+        region.name,
+        region.zone,
+        port=region.relay_port,
+        nameservers=nameservers,
+        state_dir=region.state_dir,
+        image=image.root_of(CACHE),
+    )
+    door.ensure_agent(region.state_dir, region.secrets / "demo.pem")
+
+
+def _region_data(region: Region) -> None:
+    """Shard map, placement groups, the demo account and its key: whatever of it is not there yet."""
+    administration = Administration(region)
+    storages = [{"id": h.name, "az": h.az, "address": h.address, "port": STORAGE_PORT} for h in region.pool("storage")]
+    shards = max(h.shard for h in region.hosts.values())
+    administration.call("region-init", {"storages": storages, "shards": shards})
+    administration.call("account-create", {"login": DEMO_ACCOUNT})
+    administration.call("key-add", {"login": DEMO_ACCOUNT, "public_key": (region.secrets / "demo.pub").read_text()})
+
+
+def _settle(region: Region, version: str) -> status.Status:
+    """Wait until all is well, at most `SETTLE_BOUND_S`; answers what was seen last."""
+    end = time.monotonic() + SETTLE_BOUND_S
+    while True:
+        seen = _look(region, version)
+        if seen.ok or time.monotonic() > end:
+            return seen
+        time.sleep(SETTLE_POLL_S)
+
+
+def _look(region: Region, version: str) -> status.Status:
+    remotes = {h.name: SshRemote(region, h.address) for h in region.hosts.values()}
+    return status.look(region, remotes, version)
+
+
+def look(region: Region) -> status.Status:
+    """What `mobula status` shows.
+
+    Raises:
+        OperatorError: the region is not up.
+    """
+    if not region.hosts:
+        raise OperatorError(f"look at region {region.name!r}: it is not up; run ./mobula -R {region.name} up")
+    return _look(region, release.installed(region))
+
+
+def plan(region: Region, asked_profile: str | None, progress: Progress) -> Plan:
+    """What `up` would change; changes nothing but the region's working files."""
+    profile = choose_profile(asked_profile, region.profile, profiles())
+    with lock(region, "plan"):
+        if not region.hosts:
+            return Plan((f"create region {region.name} with profile {profile}: {_hosts_count(profile)} machines",))
+        terraform = Terraform(region, profile=_profile_file(profile), image=image.root_of(CACHE), progress=progress)
+        terraform.init()
+        lines = list(terraform.plan().lines)
+        if release.version() != release.installed(region):
+            lines.append(f"install release {release.version()} beside {release.installed(region)}")
+        if not door.door_is_open(region.name):
+            lines.append("open the door")
+    return Plan(tuple(lines))
+
+
+def down(region: Region, progress: Progress) -> None:
+    """Remove everything of the region from this machine, also what a crash left behind."""
+    with lock(region, "down"):
+        try:
+            host.teardown(region.name, region.cidr, region.state_dir, progress)
+        except LabError as error:
+            raise OperatorError(f"take region {region.name!r} down: {error}; run the command again") from error
+        for name in ("profile", "place"):
+            (region.terraform_dir / f"{name}.auto.tfvars.json").unlink(missing_ok=True)
+    (region.state_dir.parent / f"{region.name}.lock").unlink(missing_ok=True)
+    progress(f"region {region.name} is gone")

@@ -45,6 +45,12 @@ def version() -> str:
     return f"{VERSION}-{digest.hexdigest()[:8]}"
 
 
+def installed(region: Region) -> str:
+    """The release that `region` was last brought to; empty before the first time."""
+    note = region.state_dir / "release" / "release.json"
+    return str(json.loads(note.read_text())["version"]) if note.exists() else ""
+
+
 def _package_files() -> list[Path]:
     files = (REPO / "src" / "mobula").rglob("*")
     return sorted(p for p in files if p.is_file() and p.suffix in {".py", ".sql", ".typed"})

@@ -75,7 +75,6 @@ def look(region: Region, remotes: Mapping[str, Remote], version: str) -> Status:
 
 def _facts(host: Host, remote: Remote) -> dict[str, Any]:
     wanted = {
-        "address": host.address,
         "pool": host.pool,
         "services": [
             {
@@ -86,7 +85,7 @@ def _facts(host: Host, remote: Remote) -> dict[str, Any]:
             }
             for s in services_of(host.pool)
         ],
-    }  # fmt: skip
+    }
     try:
         result = remote.run(["python3", "-", json.dumps(wanted)], stdin=ON_HOST, timeout_s=LOOK_TIMEOUT_S)
         facts = json.loads(result.stdout)

@@ -1,6 +1,6 @@
 """Runs on a host (piped into its python3, standard library only): looks at the services named in argv[1], prints JSON.
 
-Input: a JSON list of ``{"name", "unit", "port", "scheme", "config"}``; output: see `ops.facts.host.HostFacts`.
+Input: ``{"pool", "services": [{"name", "unit", "url", "config"}]}``; output: see `ops.status`.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ import urllib.request
 SECRETS = pathlib.Path("/etc/mobula/secrets")
 
 
-def text_of(*argv):
+def text_of(*argv: str) -> str:
     try:
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=5).stdout.strip()
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{type(error).__name__}"
 
 
-def fetch(url):
+def fetch(url: str) -> dict:
     """The JSON at url, or why there is none; an error status with a JSON body counts as an answer."""
     context = None
     if url.startswith("https"):
@@ -41,14 +41,14 @@ def fetch(url):
         return {"error": str(getattr(error, "reason", error))}
 
 
-def digest_of(path):
+def digest_of(path: str) -> "str | None":
     try:
         return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
     except OSError:
         return None
 
 
-def service_facts(service, address):
+def service_facts(service: dict) -> dict:
     shown = text_of(
         "systemctl", "show", service["unit"], "--property=ActiveState,SubState,ActiveEnterTimestamp,NRestarts"
     )
@@ -62,21 +62,21 @@ def service_facts(service, address):
         "digest": digest_of(service["config"]) if service["config"] else None,
         "log": "",
     }
-    if service["port"] and facts["active"] == "active":
-        facts["status"] = fetch(f"{service['scheme']}://{address}:{service['port']}{service['path']}")
+    if service["url"] and facts["active"] == "active":
+        facts["status"] = fetch(service["url"])
     if facts["active"] != "active":
         facts["log"] = text_of("journalctl", "--unit", service["unit"], "--lines=3", "--output=cat", "--no-pager")
     return facts
 
 
-def main():
+def main() -> None:
     wanted = json.loads(sys.argv[1])
     result = {"services": {}, "release": None, "pool": None, "disk_free_bytes": None}
     current = pathlib.Path("/opt/mobula/current")
     if current.is_symlink():
         result["release"] = current.readlink().name
     for service in wanted["services"]:
-        result["services"][service["name"]] = service_facts(service, wanted["address"])
+        result["services"][service["name"]] = service_facts(service)
     if wanted["pool"] == "storage":
         result["pool"] = text_of("zpool", "list", "-H", "-o", "name,health,size,free,capacity")
     room = os.statvfs("/")
