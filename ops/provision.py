@@ -45,7 +45,7 @@ class Summary:
         return (
             f"{status.table(self.status)}\n\n"
             f"{len(self.status.hosts)} hosts, version {self.status.version}, up in {self.elapsed_s:.0f} s\n"
-            f"the API: https://localhost:{self.region.relay_port} (your shell), https://{self.region.zone} (inside: ./mobula {flag}shell)\n\n"
+            f"the API: https://localhost:{self.region.relay_port} here, https://{self.region.zone} in ./mobula {flag}shell\n\n"
             f'next:  eval "$(./mobula {flag}env)"    then any Manta client: mmkdir, mput, mls, mget\n'
             f"       ./mobula {flag}status           what runs, what is wrong, what to do"
         )

@@ -10,7 +10,11 @@ import pathlib
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+from typing import Any
+
+Facts = dict[str, Any]
 
 SECRETS = pathlib.Path("/etc/mobula/secrets")
 
@@ -22,7 +26,7 @@ def text_of(*argv: str) -> str:
         return f"{type(error).__name__}"
 
 
-def fetch(url: str) -> dict:
+def fetch(url: str) -> Any:
     """The JSON at url, or why there is none; an error status with a JSON body counts as an answer."""
     context = None
     if url.startswith("https"):
@@ -48,7 +52,7 @@ def digest_of(path: str) -> "str | None":
         return None
 
 
-def service_facts(service: dict) -> dict:
+def service_facts(service: Facts) -> Facts:
     shown = text_of(
         "systemctl", "show", service["unit"], "--property=ActiveState,SubState,ActiveEnterTimestamp,NRestarts"
     )
@@ -71,7 +75,7 @@ def service_facts(service: dict) -> dict:
 
 def main() -> None:
     wanted = json.loads(sys.argv[1])
-    result = {"services": {}, "release": None, "pool": None, "disk_free_bytes": None}
+    result: Facts = {"services": {}, "release": None, "pool": None, "disk_free_bytes": None}
     current = pathlib.Path("/opt/mobula/current")
     if current.is_symlink():
         result["release"] = current.readlink().name
