@@ -48,7 +48,7 @@ class Pair:
         guard = Guard(
             GuardConfig(
                 "test", name, name, server.address, 1, peers, (self.keeper.address,),
-                socket_dir=str(server.folder), port=server.port, lease_s=LEASE_S, margin_s=MARGIN_S,
+                socket_dir=str(server.folder), postgres_port=server.port, lease_s=LEASE_S, margin_s=MARGIN_S,
             )
         )  # fmt: skip
         await guard.start()

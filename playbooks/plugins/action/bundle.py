@@ -39,12 +39,7 @@ class ActionModule(ActionBase):
                 "name": service.unit, "service": name, "watch": [path, *service.configs], "release": service.release,
                 "order": service.order,
             })  # fmt: skip
-        sent = {
-            "directories": args.get("directories") or [],
-            "files": files,
-            "links": args.get("links") or [],
-            "units": units,
-        }
+        sent = {kind: args.get(kind) or [] for kind in ("accounts", "directories", "links")} | {"files": files, "units": units}
         result.update(self._execute_module("bundle", sent, task_vars=task_vars))
         return result
 

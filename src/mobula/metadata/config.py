@@ -44,7 +44,7 @@ class GuardConfig(msgspec.Struct, frozen=True):
     peers: tuple[Peer, ...]
     zookeeper: tuple[str, ...]
     socket_dir: str = "/run/postgresql"
-    port: int = 5432
+    postgres_port: int = 5432
     lease_s: float = 1.0
     margin_s: float = 0.1
     period_s: float = 0.25

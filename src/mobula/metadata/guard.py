@@ -148,7 +148,7 @@ class Guard:
         c = self._config
         where = {
             "host": c.socket_dir,
-            "port": c.port,
+            "port": c.postgres_port,
             "user": "postgres",
             "database": "mobula",
             "timeout": LOCAL_TIMEOUT_S,

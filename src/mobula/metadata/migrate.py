@@ -198,11 +198,11 @@ async def converge(config: GuardConfig, bound_s: float = BOUND_S) -> dict[str, o
     wanted = len(migrations())
     end = time.monotonic() + bound_s
     while time.monotonic() < end:
-        if await version_here(config.socket_dir, config.port) == wanted:
+        if await version_here(config.socket_dir, config.postgres_port) == wanted:
             return {"changed": False, "version": wanted}
-        if await is_writable_primary(config.socket_dir, config.port):
+        if await is_writable_primary(config.socket_dir, config.postgres_port):
             return {
-                "changed": await migrate(config.socket_dir, config.port, bound_s=end - time.monotonic()),
+                "changed": await migrate(config.socket_dir, config.postgres_port, bound_s=end - time.monotonic()),
                 "version": wanted,
             }
         await asyncio.sleep(POLL_S)
