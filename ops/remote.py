@@ -110,5 +110,6 @@ class SshRemote:
             f"ConnectTimeout={CONNECT_TIMEOUT_S:.0f}",
         ]  # fmt: skip
         ssh = ["ssh", "-F", "none", "-i", str(secrets / "ssh.key"), *(x for option in options for x in ("-o", option))]
-        remote = [shlex.join(command)] if command else []
+        # As ssh has it: one word is a line for the shell there, several are a command and its arguments.
+        remote = ([command[0]] if len(command) == 1 else [shlex.join(command)]) if command else []
         return ["nsenter", f"--net=/run/netns/{self._region.name}-op", *ssh, f"root@{self._address}", *remote]
