@@ -40,6 +40,9 @@ class Administration:
                 raise kind(
                     done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{verb}: exit {done.exit_code}"
                 )
-            answer: dict[str, Any] = json.loads(done.stdout)
+            try:
+                answer: dict[str, Any] = json.loads(done.stdout)
+            except ValueError as error:
+                raise OperatorError(f"{verb} on {host.name}: it answered {done.stdout[:200]!r}, which is not JSON") from error
             return answer
         raise OperatorError(f"{verb}: {why}")

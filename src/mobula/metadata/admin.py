@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import msgspec
+import structlog
 from asyncpg import PostgresError
 
 from mobula.core.accounts import InvalidLogin
@@ -112,6 +113,8 @@ def main(path: Path, verb: str) -> None:
     \b
     Example: echo '{"login": "alice"}' | python -m mobula.metadata.admin --config /etc/mobula/webapi.json account-create
     """
+    # Standard output is the answer, and nothing else.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         config = msgspec.json.decode(path.read_bytes(), type=Config)
         wanted: Any = msgspec.json.decode(sys.stdin.buffer.read() or b"{}", type=VERBS[verb][0])
