@@ -43,6 +43,8 @@ class Administration:
             try:
                 answer: dict[str, Any] = json.loads(done.stdout)
             except ValueError as error:
-                raise OperatorError(f"{verb} on {host.name}: it answered {done.stdout[:200]!r}, which is not JSON") from error
+                raise OperatorError(
+                    f"{verb} on {host.name}: it answered {done.stdout[:200]!r}, which is not JSON"
+                ) from error
             return answer
         raise OperatorError(f"{verb}: {why}")
