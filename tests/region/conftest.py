@@ -5,6 +5,7 @@ Nothing here starts the region: `make test` does, and a standing one can be used
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -94,9 +95,10 @@ def manta(
 
 
 @pytest.fixture(scope="session")
-def demo(region: Region) -> Client:
+def demo(region: Region) -> Iterator[Client]:
     """Raw requests signed by the demo account's key."""
-    return Client(region.relay_port, "demo", (region.secrets / "demo.pem").read_bytes())
+    with contextlib.closing(Client(region.relay_port, "demo", (region.secrets / "demo.pem").read_bytes())) as client:
+        yield client
 
 
 @pytest.fixture

@@ -63,6 +63,12 @@ class Client:
         self._key = serialization.load_pem_private_key(private_pem, None)
         self._connection: http.client.HTTPSConnection | None = None
 
+    def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def authorization(self) -> dict[str, str]:
         """Date and Authorization headers of a request made now."""
         date = email.utils.formatdate(usegmt=True)

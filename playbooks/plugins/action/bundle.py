@@ -39,7 +39,10 @@ class ActionModule(ActionBase):
                 "name": service.unit, "service": name, "watch": [path, *service.configs], "release": service.release,
                 "order": service.order,
             })  # fmt: skip
-        sent = {kind: args.get(kind) or [] for kind in ("accounts", "directories", "links")} | {"files": files, "units": units}
+        sent = {kind: args.get(kind) or [] for kind in ("accounts", "directories", "links")} | {
+            "files": files,
+            "units": units,
+        }
         result.update(self._execute_module("bundle", sent, task_vars=task_vars))
         return result
 
