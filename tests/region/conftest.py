@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ops.remote import SshRemote
 
 from ops.region import CACHE, REPO, Region, load
+from ops.remote import SshRemote
 from tests.region.signed import Client
 
 CLIENT_VERSION = "5.4.2"
