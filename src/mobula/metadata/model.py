@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mobula.core.groups import Group as Group
+from mobula.core.groups import StorageServer as StorageServer
+
 VNODES = 4096
 
 
@@ -61,23 +64,6 @@ class Precondition:
 
     any_of: tuple[str, ...] | None = None
     none_of: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StorageServer:
-    id: str
-    az: str
-    address: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A placement group: an object with n copies lies on the first n servers. The first three are in three AZs."""
-
-    id: int
-    epoch: int
-    servers: tuple[StorageServer, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from mobula.metadata.model import Group, StorageServer
+from mobula.core.groups import Group, StorageServer
 
 
 class State(enum.StrEnum):
