@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mobula.core.groups import Group as Group
-from mobula.core.groups import StorageServer as StorageServer
+from mobula.core.groups import Group as Group  # noqa: PLC0414 (part of this tier's interface)
+from mobula.core.groups import StorageServer as StorageServer  # noqa: PLC0414
 
 VNODES = 4096
 
