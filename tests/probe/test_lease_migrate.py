@@ -45,7 +45,7 @@ def pair() -> Iterator[tuple[Server, Server]]:
 
 def config(server: Server) -> GuardConfig:
     peers = (Peer("a", "127.0.0.1"),)
-    return GuardConfig("test", "a", "a", "127.0.0.1", 1, peers, (), socket_dir=str(server.folder), port=server.port)
+    return GuardConfig("test", "a", "a", "127.0.0.1", 1, peers, (), socket_dir=str(server.folder), postgres_port=server.port)
 
 
 async def test_the_primary_waits_for_its_standby_and_the_standby_for_the_schema(pair: tuple[Server, Server]) -> None:
@@ -87,7 +87,7 @@ async def test_the_command_prints_what_it_did_and_refuses_a_changed_migration(
     path.write_text(
         json.dumps({
             "region": "test", "host": "a", "az": "a", "address": "127.0.0.1", "shard": 1, "peers": [], "zookeeper": [],
-            "socket_dir": str(a.folder), "port": a.port,
+            "socket_dir": str(a.folder), "postgres_port": a.port,
         })
     )  # fmt: skip
     command = [sys.executable, "-m", "mobula.metadata.migrate", "--config", str(path)]
