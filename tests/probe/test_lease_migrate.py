@@ -45,7 +45,9 @@ def pair() -> Iterator[tuple[Server, Server]]:
 
 def config(server: Server) -> GuardConfig:
     peers = (Peer("a", "127.0.0.1"),)
-    return GuardConfig("test", "a", "a", "127.0.0.1", 1, peers, (), socket_dir=str(server.folder), postgres_port=server.port)
+    return GuardConfig(
+        "test", "a", "a", "127.0.0.1", 1, peers, (), socket_dir=str(server.folder), postgres_port=server.port
+    )
 
 
 async def test_the_primary_waits_for_its_standby_and_the_standby_for_the_schema(pair: tuple[Server, Server]) -> None:
