@@ -52,23 +52,18 @@ def do_account(wanted: dict[str, Any], check: bool) -> bool:
     try:
         found = pwd.getpwnam(name)
     except KeyError:
-        if not check:
-            commands = (
-                ["groupadd", "--system", "--force", f"--gid={uid}", name],
-                [
-                    "useradd",
-                    "--system",
-                    f"--uid={uid}",
-                    f"--gid={uid}",
-                    f"--home-dir={wanted['home']}",
-                    "--shell=/usr/sbin/nologin",
-                    name,
-                ],
-            )
-            for argv in commands:
-                done = subprocess.run(argv, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    raise Refused(f"create user {name}: {done.stderr.strip()}") from None
+        add = [
+            "useradd",
+            "--system",
+            f"--uid={uid}",
+            f"--gid={uid}",
+            f"--home-dir={wanted['home']}",
+            "--shell=/usr/sbin/nologin",
+        ]
+        for argv in [] if check else [["groupadd", "--system", "--force", f"--gid={uid}", name], [*add, name]]:
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise Refused(f"create user {name}: {done.stderr.strip()}") from None
         return True
     if str(found.pw_uid) != uid:
         raise Refused(f"create user {name}: it exists with number {found.pw_uid}, wanted is {uid}; change base_uid")
@@ -109,33 +104,34 @@ def do_directory(wanted: dict[str, Any], check: bool) -> bool:
     return True
 
 
-def do_file(wanted: dict[str, Any], check: bool) -> tuple[bool, dict[str, str] | None]:
-    """Whether it changes, and its diff (none of secrets)."""
+def do_file(wanted: dict[str, Any], check: bool) -> dict[str, str] | None:
+    """The diff (a secret's shows nothing of it) if the file changes, else None."""
     path, mode, content = Path(wanted["dest"]), wanted.get("mode", "0644"), wanted["content"].encode()
     before = path.read_bytes() if path.is_file() else None
     if before == content and not attributes_differ(path, wanted, mode):
-        return False, None
+        return None
     if not check:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all, and never readable by others on the way.
-        new = path.with_name(path.name + ".new")
-        new.unlink(missing_ok=True)
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        set_attributes(new, wanted, mode)
-        new.rename(path)
+        try:
+            write(path, content, wanted, mode)
+        except OSError as error:
+            raise Refused(f"write {path}: {error}") from error
+    headers = {"before_header": str(path), "after_header": str(path)}
     if wanted.get("secret"):
-        return True, {
-            "before_header": str(path),
-            "after_header": str(path),
-            "before": "(secret)\n",
-            "after": "(another secret)\n",
-        }
-    shown = (before or b"").decode(errors="replace")
-    return True, {"before_header": str(path), "after_header": str(path), "before": shown, "after": wanted["content"]}
+        return {**headers, "before": "(secret)\n", "after": "(another secret)\n"}
+    return {**headers, "before": (before or b"").decode(errors="replace"), "after": wanted["content"]}
+
+
+def write(path: Path, content: bytes, wanted: dict[str, Any], mode: str) -> None:
+    """Whole or not at all, and never readable by others on the way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    set_attributes(new, wanted, mode)
+    new.rename(path)
 
 
 def do_link(wanted: dict[str, Any], check: bool) -> bool:
@@ -161,62 +157,76 @@ def note_of(unit: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def wants_start(unit: dict[str, Any], active: bool) -> bool:
-    note = NOTES / f"{unit['service']}.started"
-    return not active or not note.exists() or note.read_text().strip() != note_of(unit)
+def systemctl(*args: str) -> str:
+    done = subprocess.run(["systemctl", *args], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(f"systemctl {' '.join(args)}: {done.stderr.strip()}")
+    return done.stdout
 
 
-def systemctl(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["systemctl", *args], capture_output=True, text=True, check=False)
+def states_of(units: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """What systemd says of each unit, by its name: ActiveState, UnitFileState, NeedDaemonReload."""
+    if not units:
+        return {}
+    shown = systemctl("show", "--property=ActiveState,UnitFileState,NeedDaemonReload", *(u["name"] for u in units))
+    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.strip().split("\n\n")]
+    return {unit["name"]: block for unit, block in zip(units, blocks, strict=True)}
 
 
-def do_unit(unit: dict[str, Any], check: bool, pending: bool) -> list[str]:
+def do_unit(unit: dict[str, Any], state: dict[str, str], check: bool, pending: bool) -> list[str]:
     """Enable, and (re)start if it does not run what lies on disk; `pending`: in check mode its files would change."""
     name, done = unit["name"], []
-    if systemctl("is-enabled", "--quiet", name).returncode:
+    if state["UnitFileState"] != "enabled":
         done.append(f"{name} enabled")
         if not check:
             systemctl("enable", "--quiet", name)
-    active = systemctl("is-active", "--quiet", name).returncode == 0
-    if pending or wants_start(unit, active):
+    active = state["ActiveState"] == "active"
+    note = NOTES / f"{unit['service']}.started"
+    if pending or not active or not note.exists() or note.read_text().strip() != note_of(unit):
         done.append(f"{name} {'restarted' if active else 'started'}")
         if not check:
-            started = systemctl("restart", name)
-            if started.returncode:
-                log = subprocess.run(
-                    ["journalctl", "--no-pager", "--output=cat", "--lines=20", f"--unit={name}"],
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
-                raise Refused(f"start {name}: {started.stderr.strip()}; it last said: {log.stdout.strip()}")
+            start(name)
     return done
+
+
+def start(name: str) -> None:
+    try:
+        systemctl("restart", name)
+    except Refused as error:
+        argv = ["journalctl", "--no-pager", "--output=cat", "--lines=20", f"--unit={name}"]
+        log = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        raise Refused(f"start {name}: {error}; it last said: {log.strip()}") from error
+
+
+def apply(wanted: dict[str, Any], check: bool) -> tuple[list[str], list[dict[str, str]]]:
+    """Make everything as wanted (or, with `check`, only look); answers what changed, and the diffs of files."""
+    items = [a["name"] for a in wanted["accounts"] if do_account(a, check)]
+    items += [d["path"] for d in wanted["directories"] if do_directory(d, check)]
+    diffs = [diff for file in wanted["files"] if (diff := do_file(file, check))]
+    changed_files = {diff["after_header"] for diff in diffs}
+    items += sorted(changed_files)
+    items += [link["path"] for link in wanted["links"] if do_link(link, check)]
+    units = sorted(wanted["units"], key=lambda u: u["order"])
+    states = states_of(units)
+    # systemd's own word, not only ours: an earlier run may have ended between the file and the reload.
+    stale = any(state["NeedDaemonReload"] == "yes" for state in states.values())
+    if not check and (stale or any(path.startswith("/etc/systemd/system/") for path in changed_files)):
+        systemctl("daemon-reload")
+    for unit in units:
+        items += do_unit(unit, states[unit["name"]], check, check and bool(changed_files & set(unit["watch"])))
+    return items, diffs
 
 
 def main() -> None:
     kinds = ("accounts", "directories", "files", "links", "units")
     spec = {kind: {"type": "list", "elements": "dict", "default": [], "no_log": False} for kind in kinds}
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
-    check, items, diffs = module.check_mode, [], []
+    # no_log: modules write their arguments to the host's journal, and ours hold secrets. Not reported back either: invocation={}.
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True, no_log=True)
     try:
-        items += [a["name"] for a in module.params["accounts"] if do_account(a, check)]
-        items += [d["path"] for d in module.params["directories"] if do_directory(d, check)]
-        changed_files = set()
-        for file in module.params["files"]:
-            changed, diff = do_file(file, check)
-            if changed:
-                changed_files.add(file["dest"])
-                diffs.append(diff)
-        items += sorted(changed_files)
-        items += [link["path"] for link in module.params["links"] if do_link(link, check)]
-        if not check and any(path.startswith("/etc/systemd/system/") for path in changed_files):
-            systemctl("daemon-reload")
-        for unit in sorted(module.params["units"], key=lambda u: u["order"]):
-            items += do_unit(unit, check, check and bool(changed_files & set(unit["watch"])))
+        items, diffs = apply(module.params, module.check_mode)
     except (Refused, OSError) as error:
-        module.fail_json(msg=str(error), items=items)
-    # Contents (some are secrets) are no part of what is reported back.
-    module.exit_json(changed=bool(items), items=items, diff=[d for d in diffs if d], invocation={})
+        module.fail_json(msg=str(error), invocation={})
+    module.exit_json(changed=bool(items), items=items, diff=diffs, invocation={})
 
 
 if __name__ == "__main__":
