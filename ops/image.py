@@ -103,7 +103,7 @@ def ensure(cache: Path, progress: Callable[[str], None]) -> Path:
             return root
         _check_room(cache)
         new = root.parent.with_suffix(".new")
-        _remove(new)
+        shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         try:
             _bootstrap(new, progress)
@@ -111,7 +111,7 @@ def ensure(cache: Path, progress: Callable[[str], None]) -> Path:
             os.sync()
             new.rename(root.parent)
         except BaseException:
-            _remove(new)
+            shutil.rmtree(new, ignore_errors=True)
             raise
     return root
 
@@ -136,18 +136,11 @@ def _check_room(cache: Path) -> None:
         )
 
 
-def _remove(tree: Path) -> None:
-    # A build that was killed may have left mmdebstrap's own mounts inside (proc, sys, dev).
-    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
-        target = line.split()[1].encode().decode("unicode_escape")
-        if target.startswith(f"{tree}/"):
-            subprocess.run(["umount", "--lazy", target], check=False)
-    shutil.rmtree(tree, ignore_errors=True)
-
-
 def _bootstrap(new: Path, progress: Callable[[str], None]) -> None:
     packages = read_packages(PACKAGES.read_text())
     argv = [
+        # In namespaces of its own that end with us, however we end: no process and no mount of a half-made image stays behind.
+        "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
         "mmdebstrap", "--variant=minbase", "--mode=root",
         *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED),
         # Without the man directories the JRE's update-alternatives fails.
@@ -158,7 +151,7 @@ def _bootstrap(new: Path, progress: Callable[[str], None]) -> None:
     ]  # fmt: skip
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     log = new / "build.log"
-    # A session of its own: Ctrl-C reaches us, and we end the build in order instead of dpkg dying half way.
+    # A session of its own: Ctrl-C reaches us alone, and we end the build.
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
         errors="replace", start_new_session=True,
@@ -177,7 +170,8 @@ def _bootstrap(new: Path, progress: Callable[[str], None]) -> None:
                     if done % 40 == 0:
                         progress(f"{done} packages set up")
         except BaseException:
-            os.killpg(build.pid, 15)
+            build.kill()
+            build.stdout.read()  # its end: the last process of the build is gone
             raise
     if build.returncode:
         tail = " | ".join(log.read_text().splitlines()[-6:])

@@ -115,6 +115,18 @@ async def test_a_thread_can_send_a_body(length: int | None) -> None:
         assert await response.body(1 << 23) == b"z" * 3_000_000
 
 
+async def test_aborting_an_upload_that_is_over_leaves_its_connection_to_who_uses_it_now() -> None:
+    async with serving() as (client, address, server):
+        over = await client.open(address, "PUT", "/", content_length=1)
+        await over.write(b"x")
+        assert await (await over.response()).body() == b"x"
+        upload = await client.open(address, "PUT", "/", content_length=2)
+        assert len(server.connections) == 1
+        over.abort()
+        await upload.write(b"yz")
+        assert await (await upload.response()).body() == b"yz"
+
+
 async def test_a_server_that_does_not_want_the_body_says_so_before_it_is_sent() -> None:
     async with serving() as (client, address, _):
         upload = await client.open(address, "PUT", "/refuse", content_length=100)

@@ -1,12 +1,15 @@
 """The authcache: all accounts and keys in memory, following the change feed of schema `directory` on shard 1.
 
 It answers what it knows while shard 1 is away, and says in its status since when. Nothing is answered before it has been filled once.
+Asked for a key that it does not know, it reads the changes first: a key counts from the moment it was added.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+import time
 from urllib.parse import unquote
 
 import msgspec
@@ -26,6 +29,10 @@ REREAD_POLLS = 120
 """each so many polls everything is read anew: what a missed change left behind does not last"""
 OVERLAP = 50
 """numbers are given before commit: a lower one may become visible later, so each poll looks this far back"""
+REFRESH_GAP_S = 0.05
+"""between two reads that unknown keys ask for: whoever guesses keys makes no more work than this"""
+REFRESH_BOUND_S = 1.0
+"""no unknown key waits longer for shard 1"""
 JSON = [("Content-Type", "application/json")]
 
 
@@ -42,6 +49,8 @@ class Authcache:
         self._blind_since: dt.datetime | None = None
         self._why = "the accounts have never been read from shard 1"
         self._task: asyncio.Task[None] | None = None
+        self._reading = asyncio.Lock()
+        self._read_began_s = 0.0
 
     async def start(self) -> None:
         """Begin to follow."""
@@ -71,10 +80,24 @@ class Authcache:
             await asyncio.sleep(self._config.poll_s)
 
     async def _poll(self, *, everything: bool) -> None:
+        async with self._reading:
+            await self._read(everything=everything)
+
+    async def _read(self, *, everything: bool) -> None:
+        self._read_began_s = time.monotonic()
         found = await self._directory.read(None if everything else max(0, self._newest - OVERLAP))
         accounts = {} if everything or self._accounts is None else self._accounts
         accounts.update({account.login: account for account in found.accounts})
         self._accounts, self._newest = accounts, found.newest
+
+    async def _refresh(self) -> None:
+        """Know all that was committed before now; one read serves all who wait for it. What goes wrong, `_follow` tells."""
+        asked_s = time.monotonic()
+        with contextlib.suppress(TimeoutError, MetadataError, msgspec.MsgspecError):
+            async with asyncio.timeout(REFRESH_BOUND_S), self._reading:
+                if self._read_began_s < asked_s:
+                    await asyncio.sleep(max(0.0, self._read_began_s + REFRESH_GAP_S - asked_s))
+                    await self._read(everything=False)
 
     def status(self) -> dict[str, object]:
         """Healthy once filled; how many accounts, and since when shard 1 has been away."""
@@ -88,7 +111,7 @@ class Authcache:
         }
 
     async def handle(self, request: Request, response: Response) -> None:
-        """``GET /accounts/<login>``."""
+        """``GET /accounts/<login>[?key=<fingerprint>]``."""
         path = request.path.decode("latin-1")
         if request.method != "GET" or not path.startswith("/accounts/"):
             await response.send_error(404, "ResourceNotFound", f"{path} was not found")
@@ -96,7 +119,11 @@ class Authcache:
         if self._accounts is None:
             await response.send_error(503, "ServiceUnavailable", self._why, [("Retry-After", "1")])
             return
-        account = self._accounts.get(unquote(path.removeprefix("/accounts/")))
+        login = unquote(path.removeprefix("/accounts/"))
+        account = self._accounts.get(login)
+        if request.query.startswith("key=") and (account is None or unquote(request.query[4:]) not in account.keys):
+            await self._refresh()
+            account = self._accounts.get(login)
         if account is None:
             await response.send_error(404, "AccountDoesNotExist", "there is no such account")
             return

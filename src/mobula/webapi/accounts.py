@@ -21,8 +21,12 @@ REMEMBERED_MAX = 20_000
 class Accounts(Protocol):
     """Where accounts come from."""
 
-    async def get(self, login: str) -> Account | None:
-        """The account of that login, None if there is none. Raises ApiError (503) when nobody can be asked."""
+    async def get(self, login: str, *, key: str | None = None) -> Account | None:
+        """The account of that login, None if there is none; with a `key` that counts from the moment it was added.
+
+        Raises:
+            ApiError: nobody can be asked (503).
+        """
 
 
 class Authcaches:
@@ -33,11 +37,11 @@ class Authcaches:
         self._servers = list(servers)
         self._known: dict[str, tuple[float, Account]] = {}
 
-    async def get(self, login: str) -> Account | None:
+    async def get(self, login: str, *, key: str | None = None) -> Account | None:
         known = self._known.get(login)
-        if known is not None and known[0] > time.monotonic():
+        if known is not None and known[0] > time.monotonic() and (key is None or key in known[1].keys):
             return known[1]
-        account = await self._ask(login)
+        account = await self._ask(f"/accounts/{quote(login, safe='')}" + (f"?key={quote(key, safe='')}" if key else ""))
         if account is None:
             self._known.pop(login, None)
         else:
@@ -46,11 +50,11 @@ class Authcaches:
             self._known[login] = (time.monotonic() + REMEMBERED_S, account)
         return account
 
-    async def _ask(self, login: str) -> Account | None:
+    async def _ask(self, target: str) -> Account | None:
         why = "no authcache is known"
         for server in list(self._servers):
             try:
-                response = await self._http.request(server, "GET", f"/accounts/{quote(login, safe='')}")
+                response = await self._http.request(server, "GET", target)
                 body = await response.body()
                 if response.status == 200:
                     return msgspec.json.decode(body, type=Account)

@@ -30,7 +30,7 @@ async def authenticate(request: Request, accounts: Accounts, now: dt.datetime) -
     text = signature.signing_string(parsed, request.method, request.target.decode("latin-1"), request.version, header)
     signature.check_skew(header("date") or header("x-date"), now)
     key_id = signature.parse_key_id(parsed.key_id)
-    account = await accounts.get(key_id.account)
+    account = await accounts.get(key_id.account, key=key_id.fingerprint)
     if account is None:
         raise ApiError.of("AccountDoesNotExist", login=key_id.account)
     if key_id.user is not None:

@@ -203,9 +203,9 @@ class Upload:
         return await self._connection.response(self._exchange)
 
     def abort(self) -> None:
-        """Drop the connection: the server sees a body that is cut off."""
+        """Drop the connection: the server sees a body that is cut off. Nothing if the exchange is over: it may carry another one now."""
         self._leave_thread()
-        self._connection.abort()
+        self._connection.release(self._exchange)
 
     def _leave_thread(self) -> None:
         if self._thread_socket is not None:
