@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import json
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,23 @@ def profiles() -> list[str]:
     return sorted(p.name.removesuffix(".tfvars.json") for p in REPO.glob("terraform/profiles/*.tfvars.json"))
 
 
+def _is_private_16(value: object) -> bool:
+    try:
+        network = ipaddress.IPv4Network(value if isinstance(value, str) else "")
+    except ValueError:
+        return False
+    return network.prefixlen == 16 and network.is_private
+
+
+_VALUES: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
+    ("name", "the name of its folder", lambda v: isinstance(v, str)),
+    ("domain", "a DNS name", lambda v: isinstance(v, str) and bool(re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", v))),
+    ("cidr", "a private IPv4 network of 16 bits, as 10.77.0.0/16", _is_private_16),
+    ("relay_port", "a TCP port above 1023", lambda v: type(v) is int and 1023 < v < 65536),
+)
+"""what a region's values are called, what they must be, and whether they are"""
+
+
 def load(name: str) -> Region:
     """Read what is known of region `name`.
 
@@ -82,11 +101,11 @@ def load(name: str) -> Region:
     if "/" in name or not directory.is_dir():
         raise BadInput(f"find region {name!r}: terraform/regions/ has only {', '.join(names())}; name one of these")
     values = _json_object(directory / "region.auto.tfvars.json")
-    for key, kind in (("name", str), ("domain", str), ("cidr", str), ("relay_port", int)):
-        if not isinstance(values.get(key), kind):
+    for key, wanted, is_right in _VALUES:
+        if not is_right(values.get(key)) or (key == "name" and values[key] != name):
             raise BadInput(
                 f"read region {name!r} from {directory.relative_to(REPO)}/region.auto.tfvars.json: "
-                f"{key!r} is {values.get(key)!r}; it must be a {kind.__name__}"
+                f"{key!r} is {values.get(key)!r}; it must be {wanted}"
             )
     state_dir = STATE / name
     known = read_output(state_dir)

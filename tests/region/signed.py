@@ -9,6 +9,7 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,10 @@ def encode(path: str) -> str:
     return quote(path, safe="/!'()*~-_.")
 
 
+KEPT_S = 30
+"""a connection without work for longer is not used again: the loadbalancer ends it after 60 s"""
+
+
 class Client:
     """Requests of one account through the region's door; one connection, made anew when the server closed it."""
 
@@ -62,6 +67,7 @@ class Client:
         self._account = account
         self._key = serialization.load_pem_private_key(private_pem, None)
         self._connection: http.client.HTTPSConnection | None = None
+        self._used_s = 0.0
 
     def close(self) -> None:
         """End the connection."""
@@ -91,6 +97,8 @@ class Client:
         send = {**(self.authorization() if signed else {}), **headers}
         if method == "PUT" and body is None:
             send.setdefault("Content-Length", "0")
+        if time.monotonic() - self._used_s > KEPT_S:
+            self.close()
         connection = self._connection or http.client.HTTPSConnection(
             "localhost", self._port, timeout=60, context=insecure()
         )
@@ -98,6 +106,7 @@ class Client:
         connection.request(method, path, body=body, headers=send, encode_chunked=chunked)
         response = connection.getresponse()
         answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        self._used_s = time.monotonic()
         self._connection = None if response.will_close else connection
         if response.will_close:
             connection.close()

@@ -6,7 +6,8 @@ import hashlib
 import os
 import random
 import subprocess
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,14 +50,16 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stored(tree: Path, manta: Callable[..., Output], demo: Client) -> str:
+def stored(tree: Path, manta: Callable[..., Output], demo: Client) -> Iterator[str]:
     """The tree, put into the region by `msync`."""
-    path = "/demo/stor/tree/of files"
+    top = f"/demo/stor/tree-{uuid.uuid4()}"
+    path = f"{top}/of files"
     made = manta("mmkdir", "-p", path)
     assert made.returncode == 0, made.stderr
     synced = manta("msync", str(tree), path, timeout_s=900)
     assert synced.returncode == 0, synced.stderr
-    return path
+    yield path
+    demo.remove_tree(top)
 
 
 def test_every_file_reads_back_with_an_equal_md5(stored: str, tree: Path, demo: Client) -> None:
@@ -102,7 +105,7 @@ def test_every_non_empty_object_lies_on_two_machines_in_two_azs_and_an_empty_one
 def test_mrm_leaves_no_entry_and_one_garbage_row_per_deleted_object(
     tree: Path, manta: Callable[..., Output], machines: Machines, demo: Client
 ) -> None:
-    path = "/demo/stor/doomed"
+    path = f"/demo/stor/doomed-{uuid.uuid4()}"
     small = tree / "odd"
     assert manta("mmkdir", "-p", path).returncode == 0
     assert manta("msync", str(small), path, timeout_s=600).returncode == 0
@@ -110,7 +113,7 @@ def test_mrm_leaves_no_entry_and_one_garbage_row_per_deleted_object(
     removed = manta("mrm", "-r", path, timeout_s=600)
     assert removed.returncode == 0, removed.stderr
     assert demo.get(path).status == 404
-    assert machines.sql("SELECT count(*) FROM metadata.entry WHERE directory LIKE '%/stor/doomed%'") == [["0"]]
+    assert machines.sql(f"SELECT count(*) FROM metadata.entry WHERE directory LIKE '%{Path(path).name}%'") == [["0"]]
     after = int(machines.sql("SELECT count(*) FROM metadata.garbage")[0][0])
     assert after - before == sum(1 for p in small.rglob("*") if p.is_file() and p.stat().st_size)
 
