@@ -7,9 +7,11 @@ No step remembers what an earlier run did; running it again continues. Whatever 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,9 +89,11 @@ def up(region: Region, asked_profile: str | None, progress: Progress) -> Summary
     profile = choose_profile(asked_profile, region.profile, profiles())
     with lock(region, "up"):
         try:
-            terraform = _prepare(region, profile, progress)
+            with _all_or_nothing(region):
+                terraform = _prepare(region, profile, progress)
+                changes = terraform.plan()
             with progress.step("terraform"):
-                _apply(terraform, terraform.plan(), progress)
+                _apply(terraform, changes, progress)
             region = load(region.name)
             secrets.ensure(region)
             built = release.ensure(region, CACHE, image.root_of(CACHE), progress)
@@ -104,6 +108,25 @@ def up(region: Region, asked_profile: str | None, progress: Progress) -> Summary
         except LabError as error:
             raise OperatorError(f"up region {region.name!r}: {error}") from error
     return Summary(seen, region, progress.elapsed_s)
+
+
+@contextlib.contextmanager
+def _all_or_nothing(region: Region) -> Iterator[None]:
+    """Refused before its first machine, a new region leaves nothing behind."""
+    new = not region.state_dir.exists()
+    try:
+        yield
+    except BaseException:
+        if new:
+            _forget(region)
+        raise
+
+
+def _forget(region: Region) -> None:
+    """Remove the region's working files."""
+    shutil.rmtree(region.state_dir, ignore_errors=True)
+    for name in ("profile", "place"):
+        (region.terraform_dir / f"{name}.auto.tfvars.json").unlink(missing_ok=True)
 
 
 def _prepare(region: Region, profile: str, progress: Progress) -> Terraform:
@@ -217,7 +240,5 @@ def down(region: Region, progress: Progress) -> None:
             host.teardown(region.name, region.cidr, region.state_dir, progress)
         except LabError as error:
             raise OperatorError(f"take region {region.name!r} down: {error}; run the command again") from error
-        for name in ("profile", "place"):
-            (region.terraform_dir / f"{name}.auto.tfvars.json").unlink(missing_ok=True)
-    (region.state_dir.parent / f"{region.name}.lock").unlink(missing_ok=True)
+        _forget(region)
     progress(f"region {region.name} is gone")

@@ -150,9 +150,12 @@ def lock(region: Region, verb: str) -> Iterator[None]:
     """
     region.state_dir.parent.mkdir(parents=True, exist_ok=True)
     # Beside the state, not in it: `down` removes the state while it holds the lock.
-    with (region.state_dir.parent / f"{region.name}.lock").open("a+") as handle:
+    path = region.state_dir.parent / f"{region.name}.lock"
+    with path.open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or not path.samefile(f"/proc/self/fd/{handle.fileno()}"):
+                raise BlockingIOError  # its last holder has just removed it, and the region
         except BlockingIOError as error:
             handle.seek(0)
             raise OperatorError(
@@ -164,5 +167,9 @@ def lock(region: Region, verb: str) -> Iterator[None]:
         handle.flush()
         # Children (ssh masters, machines) must not inherit the lock: it would outlive us.
         os.set_inheritable(handle.fileno(), False)
-        yield
-        handle.truncate(0)
+        try:
+            yield
+        finally:
+            handle.truncate(0)
+            if not region.state_dir.exists():
+                path.unlink(missing_ok=True)

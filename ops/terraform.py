@@ -54,16 +54,27 @@ def summarize(plan: dict[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(lines))
 
 
+# Of a diagnostic: where in our own files it was found, and by which of our rules; of no use to an operator.
+_OURS = re.compile(r"on \S+ line \d+|\d+: |├|This was checked by the validation rule")
+
+
 def condense(text: str) -> str:
-    """Terraform's diagnostics as one sentence: the first lines of each error."""
+    """Terraform's diagnostics as one sentence: the words of each error."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    errors = re.findall(
-        r"Error: (.+?)(?:\n\s*\n(.*?))?(?=\n.?\n|\Z)",
-        plain.replace("│", "").replace("╷", "").replace("╵", ""),
-        re.DOTALL,
+    lines = [line.strip("│╷╵ \t") for line in plain.splitlines()]
+    errors: list[list[str]] = []
+    within = False
+    for line in lines:
+        if line.startswith(("Error: ", "Warning: ")):
+            within = line.startswith("Error: ")
+            errors += [[]] if within else []
+        if within and line and not _OURS.match(line):
+            errors[-1].append(line.removeprefix("Error: "))
+    return (
+        "; ".join(dict.fromkeys(" ".join(e) for e in errors))[:600]
+        or " ".join(plain.split())[-400:]
+        or "it said nothing"
     )
-    parts = [" ".join(f"{head} {body or ''}".split()) for head, body in errors]
-    return "; ".join(dict.fromkeys(parts))[:600] or " ".join(plain.split())[-400:] or "it said nothing"
 
 
 class Terraform:
@@ -119,9 +130,14 @@ class Terraform:
             os.environ.update(before)
         if code not in ok:
             said = condense(f"{err or ''}\n{out or ''}")
-            kind = BadInput if "validation rule" in said or "Variables" in said or "tfvars" in said else OperatorError
-            raise kind(f"terraform {verb} of region {self._region.name!r}: {said}")
+            if re.search("variable|tfvars", said, re.IGNORECASE):
+                raise self._bad_values(verb, said)
+            raise OperatorError(f"terraform {verb} of region {self._region.name!r}: {said}")
         return code, out or ""
+
+    def _bad_values(self, verb: str, said: str) -> BadInput:
+        files = f"{self._profile.relative_to(REPO)} and region.auto.tfvars.json"
+        return BadInput(f"terraform {verb} of region {self._region.name!r} with {files}: {said}")
 
     def init(self) -> None:
         """Write Terraform's inputs and make its working state; quick when nothing has changed."""
@@ -139,10 +155,12 @@ class Terraform:
     def plan(self) -> PlanSummary:
         """What would change, saved to a file that `apply` takes."""
         file = self._folder / "plan"
-        self._run(
+        _, said = self._run(
             "plan", ok=(0, 2), out=str(file), detailed_exitcode=python_terraform.IsFlagged, no_color=python_terraform.IsFlagged,
             lock_timeout="20s",
         )  # fmt: skip
+        if unknown := re.search(r'does not\s+declare a variable named\s+"(\w+)"', said):  # only a warning to Terraform
+            raise self._bad_values("plan", f"there is no variable {unknown[1]!r}")
         _, shown = self._run("show", str(file), json=python_terraform.IsFlagged, no_color=python_terraform.IsFlagged)
         return PlanSummary(summarize(json.loads(shown)), file)
 

@@ -37,6 +37,11 @@ def values(**changed: object) -> str:
     return json.dumps({"name": REGION, "domain": "mobula.test", "cidr": "10.78.0.0/16", "relay_port": 28443} | changed)
 
 
+def profile(**changed: object) -> str:
+    """A profile's file with something changed."""
+    return json.dumps({"profile": "small", "pools": {"storage": 1, "api": 1, "loadbalancer": 1}, "shards": 1} | changed)
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left(before: traces.Traces) -> object:
     yield
@@ -79,8 +84,12 @@ VALUES = "terraform/regions/test/region.auto.tfvars.json"
     ("name", "text", "says"),
     [
         pytest.param(PROFILE, '{"shards": 1,', "small.tfvars.json", id="not JSON"),
-        pytest.param(PROFILE, '{"shards": "many", "pools": {"api": 1}}', "shards", id="a word for a number"),
-        pytest.param(PROFILE, '{"shard": 1}', "shard", id="an unknown variable"),
+        pytest.param(PROFILE, profile(shards="many"), "a number is required", id="a word for a number"),
+        pytest.param(PROFILE, profile(shards=0), "shards must be 1 to 9", id="too few"),
+        pytest.param(
+            PROFILE, profile(pools={"api": 1}), '"loadbalancer" and "storage" are required', id="pools left out"
+        ),
+        pytest.param(PROFILE, profile(shard=1), "there is no variable 'shard'", id="an unknown variable"),
         pytest.param(VALUES, "name = test", "region.auto.tfvars.json", id="not JSON either"),
         pytest.param(VALUES, values(cidr=7), "'cidr' is 7", id="a number for a range"),
         pytest.param(VALUES, values(cidr="10.78.0/16"), "'cidr' is '10.78.0/16'", id="no range"),
