@@ -1,6 +1,6 @@
 """`mobula up`, `plan` and `down`: one direction, each step looking at what is there.
 
-    tfvars -> secrets -> plan -> image -> terraform -> region.json -> release -> site.yml -> region data -> door, agent -> status
+    tfvars -> image, secrets -> plan -> terraform -> region.json -> release -> site.yml -> region data -> door, agent -> status
 
 No step remembers what an earlier run did; running it again continues. Whatever ended the last run, the next one finishes the job.
 """
@@ -92,8 +92,6 @@ def up(region: Region, asked_profile: str | None, progress: Progress) -> Summary
             with _all_or_nothing(region):
                 terraform = _prepare(region, profile, progress)
                 changes = terraform.plan()
-                with progress.step("base image"):
-                    image.ensure(CACHE, progress)
             with progress.step("terraform"):
                 _apply(terraform, changes, progress)
             region = load(region.name)
@@ -132,12 +130,14 @@ def _forget(region: Region) -> None:
 
 
 def _prepare(region: Region, profile: str, progress: Progress) -> Terraform:
-    """Everything before the plan: checks, first secrets, Terraform's inputs."""
+    """Everything before the plan: checks, image, first secrets, Terraform's inputs."""
     preflight.check_addresses(region)
     preflight.check(region, _hosts_count(profile))
     if not door.door_is_open(region.name):
         preflight.check_relay_port(region)
-    terraform = Terraform(region, profile=_profile_file(profile), image=image.root_of(CACHE), progress=progress)
+    with progress.step("base image"):
+        root = image.ensure(CACHE, progress)
+    terraform = Terraform(region, profile=_profile_file(profile), image=root, progress=progress)
     region.state_dir.mkdir(parents=True, exist_ok=True)
     region.state_dir.chmod(0o700)
     (region.state_dir / "profile").write_text(profile + "\n")

@@ -24,7 +24,7 @@ def up(
     """What `make up` says last on standard error when it refuses."""
     argv = [*within, "make", "--silent", "up", f"R={REGION}", f"PROFILE={profile}"]
     done = subprocess.run(
-        argv, cwd=repo, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=120
+        argv, cwd=repo, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=400
     )
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if not line.startswith(("[", "make"))]
