@@ -31,7 +31,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(regions, "STATE", tmp_path / "state")
     folder = tmp_path / "terraform/regions/here"
     folder.mkdir(parents=True)
-    values = {"name": "here", "domain": "mobula.test", "cidr": "10.1.0.0/16", "relay_port": 1}
+    values = {"name": "here", "domain": "mobula.test", "cidr": "10.1.0.0/16", "relay_port": 28443}
     (folder / "region.auto.tfvars.json").write_text(json.dumps(values))
     return tmp_path
 
@@ -42,7 +42,8 @@ def test_an_unknown_region_is_refused_by_naming_those_that_exist(clone: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("{", "Expecting"), ("[]", "not a JSON object"), ('{"name": 7}', "must be a str")]
+    ("text", "says"),
+    [("{", "Expecting"), ("[]", "not a JSON object"), ('{"name": 7}', "must be the name of its folder")],
 )
 def test_a_malformed_tfvars_file_is_named(clone: Path, text: str, says: str) -> None:
     (clone / "terraform/regions/here/region.auto.tfvars.json").write_text(text)
