@@ -33,9 +33,15 @@ def of_machine(region: str, state: Path) -> Traces:
         "mounts": sorted(line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()),
         "cgroups": sorted(str(p) for depth in ("*", "*/*") for p in cgroups.glob(f"{depth}/mobula*")),
         "processes": _processes(region, state),
-        "listeners": sorted(line.split()[3] for line in run("ss", "-Htln").splitlines()),
+        "listeners": sorted(filter(_is_fixed, (line.split()[3] for line in run("ss", "-Htln").splitlines()))),
         "files": sorted(p.name for p in state.parent.glob(f"{region}*")),
     }
+
+
+def _is_fixed(listener: str) -> bool:
+    """A port that somebody chose: the kernel hands the others out, to anybody on the machine."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return int(listener.rpartition(":")[2]) < first_given
 
 
 def _processes(region: str, state: Path) -> list[str]:
