@@ -135,6 +135,12 @@ def test_every_answer_names_the_request_and_the_server(demo: Client) -> None:
     assert answer.headers["content-type"] == "application/x-json-stream; type=directory"
 
 
+def test_what_a_webapi_says_of_itself_stays_inside_the_region(demo: Client) -> None:
+    for name in ("status", "metrics"):
+        answer = demo.get(f"/{name}")
+        assert (answer.status, answer.json()["code"]) == (403, "AccountDoesNotExist")
+
+
 def test_the_root_of_an_account_lists_its_namespaces(demo: Client) -> None:
     assert {"public", "stor"} <= {entry["name"] for entry in demo.get("/demo").lines()}
     refused = demo.request("DELETE", "/demo/stor")

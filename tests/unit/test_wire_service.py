@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from mobula.wire.http_client import Address, HttpClient
+from mobula.wire.http_exchange import Request, Response
 from mobula.wire.service import ConfigRefused, Frame, load
 
 SOURCES = Path(__file__).parents[2] / "src"
@@ -27,6 +28,10 @@ class SampleConfig(msgspec.Struct, frozen=True):
     address: str
     listen: str = "127.0.0.1"
     status_port: int = 0
+
+
+class PublicConfig(SampleConfig, frozen=True):
+    port: int = 0
 
 
 class Sample:
@@ -144,3 +149,38 @@ async def test_a_port_that_is_taken_is_told(tmp_path: Path, capsys: pytest.Captu
         loaded = load(write(tmp_path, GOOD | {"status_port": port}), SampleConfig)
         assert await Frame("sample", loaded, lambda _: Sample()).run(None) == 1
     assert f"listen on 127.0.0.1:{port}" in "".join(capsys.readouterr())
+
+
+class Public(Sample):
+    """A service with clients of its own."""
+
+    async def handle(self, request: Request, response: Response) -> None:
+        await response.send(200, [], b"the service's own " + request.path)
+
+
+async def test_a_service_with_a_status_port_tells_its_clients_nothing_of_itself(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = {"port": one.getsockname()[1], "status_port": other.getsockname()[1]}
+    sample = Public()
+    sample.ready.set()
+    running = asyncio.create_task(
+        Frame("sample", load(write(tmp_path, GOOD | ports), PublicConfig), lambda _: sample).run(None)
+    )
+    client = HttpClient()
+
+    async def get(port: str, path: str) -> tuple[int, bytes]:
+        answer = await client.request(Address("127.0.0.1", ports[port]), "GET", path)
+        return answer.status, await answer.body()
+
+    async with asyncio.timeout(BOUND_S):
+        await sample.starting.wait()
+        while (await get("status_port", "/ping"))[0] == 503:  # each turn is a request: the service gets its time
+            pass
+        assert await get("port", "/status") == (200, b"the service's own /status")
+        assert await get("port", "/metrics") == (200, b"the service's own /metrics")
+        assert (await get("port", "/ping")) == (200, b"")
+        assert json.loads((await get("status_port", "/status"))[1])["healthy"] is True
+        assert (await get("status_port", "/other"))[0] == 404
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running == 0
+        await client.close()

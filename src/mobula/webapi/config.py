@@ -34,6 +34,7 @@ class WebapiConfig(msgspec.Struct, frozen=True, kw_only=True):
     az: str
     address: str
     port: int
+    status_port: int
     domain: str
     zookeeper: tuple[str, ...]
     postgres: Postgres

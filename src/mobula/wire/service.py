@@ -2,7 +2,8 @@
 
 `main(name, ConfigType, Build)` does the rest. The config says where to listen: `port` for a service that speaks HTTP,
 `status_port` for one that doesn't. `/status`, `/metrics` and `/ping` are answered here, before the service is ready
-and while it stops too; everything else is the service's own.
+and while it stops too; everything else is the service's own. A service with both answers `/status` and `/metrics` on its
+status port alone: what lies on `port` is for its clients.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import gc
 import hashlib
 import os
@@ -37,6 +39,8 @@ STOP_S = 20.0
 """for running requests to finish; systemd kills later than this"""
 
 _OWN_PATHS = frozenset({b"/status", b"/metrics", b"/ping"})
+_PUBLIC_PATHS = frozenset({b"/ping"})
+"""those of them that a service with a status port answers on its other port too"""
 
 _requests = prometheus_client.Histogram(
     "http_request_seconds",
@@ -162,14 +166,16 @@ class Frame[C: Config]:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, signalled)
-        server = HttpServer(self.handle, identity=self._identity, limits=self._limits, observe=_observe)
-        port = int(getattr(config, "port", 0) or getattr(config, "status_port", 0))
         listen, reuse_port = getattr(config, "listen", "0.0.0.0"), getattr(config, "reuse_port", False)
-        try:
-            port = await server.listen(listen, port, tls=tls, reuse_port=reuse_port)
-        except OSError as error:
-            logger.error("not started", why=f"listen on {listen}:{port}: {error.strerror}; free that port")
-            return 1
+        servers: list[HttpServer] = []
+        for port, handler in self._listeners():
+            server = HttpServer(handler, identity=self._identity, limits=self._limits, observe=_observe)
+            try:
+                await server.listen(listen, port, tls=tls, reuse_port=reuse_port)
+            except OSError as error:
+                logger.error("not started", why=f"listen on {listen}:{port}: {error.strerror}; free that port")
+                return 1
+            servers.append(server)
         try:
             service = self._service = self._build(config)
             started = await _unless(told_to_stop, service.start())
@@ -182,7 +188,7 @@ class Frame[C: Config]:
             gc.collect()
             gc.freeze()  # what is there now stays; later collections needn't look at it
             notify("READY=1")
-            logger.info("ready", port=port, version=VERSION, config_digest=self._digest)
+            logger.info("ready", version=VERSION, config_digest=self._digest)
             async with asyncio.TaskGroup() as group:
                 watchdog = group.create_task(_watchdog())
                 await told_to_stop.wait()
@@ -192,13 +198,26 @@ class Frame[C: Config]:
         logger.info("stopping")
         with contextlib.suppress(TimeoutError):  # others see /ping fail and turn away; a second signal hurries
             await asyncio.wait_for(told_to_hurry.wait(), getattr(config, "drain_s", 0.0))
-        await server.stop(STOP_S)
+        await asyncio.gather(*(server.stop(STOP_S) for server in servers))
         await service.stop()
         logger.info("stopped")
         return 0
 
-    async def handle(self, request: Request, response: Response) -> None:
+    def _listeners(self) -> list[tuple[int, Handler]]:
+        """Ports, and who answers there."""
+        port, status_port = (int(getattr(self._config, name, 0)) for name in ("port", "status_port"))
+        if port and status_port:
+            return [(port, functools.partial(self.handle, own_paths=_PUBLIC_PATHS)), (status_port, self._handle_status)]
+        return [(port or status_port, self.handle)]
+
+    async def _handle_status(self, request: Request, response: Response) -> None:
         if request.path in _OWN_PATHS and request.method in ("GET", "HEAD"):
+            await self._handle_own(request, response)
+        else:
+            await _nothing_here(request, response)
+
+    async def handle(self, request: Request, response: Response, own_paths: frozenset[bytes] = _OWN_PATHS) -> None:
+        if request.path in own_paths and request.method in ("GET", "HEAD"):
             await self._handle_own(request, response)
         elif self._phase == "starting":
             await response.send_error(503, "ServiceUnavailable", "the service is starting", [("Retry-After", "1")])
