@@ -42,7 +42,7 @@ def test_a_name_answers_what_is_registered_under_it(name: str, kind: str, expect
     assert contents(name, kind) == expected
 
 
-@pytest.mark.parametrize("name", ["storage", "_http._tcp.storage"])
+@pytest.mark.parametrize("name", ["storage", "_http._tcp.storage", "_tcp.storage"])
 def test_a_service_without_instances_has_no_address_but_a_name(name: str) -> None:
     """ANY decides between NODATA and NXDOMAIN; a name above one that exists is never NXDOMAIN (RFC 8020)."""
     assert contents(f"{name}.{ZONE}", "A") == contents(f"{name}.{ZONE}", "SRV") == []

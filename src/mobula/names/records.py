@@ -73,6 +73,7 @@ def build(zone: str, services: Mapping[str, Mapping[str, Registered]]) -> dict[s
         name = zone if service == APEX else f"{service}.{zone}"
         if service != APEX:
             add(name, "TXT", '"mobula"')
+            add(f"_tcp.{name}", "TXT", '"mobula"')  # else NXDOMAIN, although a name below it exists (RFC 8020)
             add(f"_http._tcp.{name}", "TXT", '"mobula"')
         for instance, found in sorted(instances.items()):
             ttl_s = max(0, min(found.ttl, TTL_MAX_S))
