@@ -143,7 +143,7 @@ class Registry:
 def _load(path: Path) -> Snapshot:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Snapshot)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError):  # absent, or damaged in any way
         return Snapshot({}, 0.0)
 
 
@@ -164,7 +164,7 @@ def answer(registry: Registry, zone: str, line: bytes) -> dict[str, Any] | None:
             return {"result": [{**domain, "masters": [], "notified_serial": 1, "last_check": 0}]}
         if method == "getDomainInfo" and str(parameters.get("name", "")).lower().rstrip(".") == zone.lower():
             return {"result": domain}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         log.info("question not understood", line=line[:200].decode(errors="replace"))
     return {"result": False}
 
