@@ -155,6 +155,9 @@ class TestWhatMayBeAnswered:
 
     def test_not_before_anything_has_been_read(self, registry: Registry) -> None:
         assert addresses(registry) is None
+        registry.on_state(True)
+        assert addresses(registry) is None
+        assert registry.status()["why"] == "the registrations have never been read from ZooKeeper"
 
     @pytest.mark.parametrize(("away_s", "known"), [(0, True), (STALE_S, True), (STALE_S + 1, False)])
     def test_the_last_known_set_while_it_is_young(
@@ -175,12 +178,14 @@ class TestWhatMayBeAnswered:
         assert addresses(registry) == ["10.77.1.21"]
 
     @pytest.mark.parametrize(("away_s", "known"), [(STALE_S, True), (STALE_S + 1, False)])
+    @pytest.mark.parametrize("connected", [True, False])
     def test_the_snapshot_of_an_earlier_process_while_it_is_young(
-        self, registry: Registry, clock: Clock, tmp_path: Path, away_s: float, known: bool
+        self, registry: Registry, clock: Clock, tmp_path: Path, away_s: float, known: bool, connected: bool
     ) -> None:
         connect(registry)
         clock.now_s += away_s
         restarted = Registry(config(tmp_path))
+        restarted.on_state(connected)
         assert addresses(restarted) == (["10.77.1.21"] if known else None)
 
     def test_the_zone_is_named_even_when_its_names_are_not(self, registry: Registry) -> None:
@@ -215,6 +220,15 @@ class TestTheHoldAfterAnOutage:
         clock.now_s += HOLD_S
         registry.on_change(WEBAPI)
         assert addresses(registry) == ["10.77.1.21"]
+
+    def test_a_set_too_old_to_be_answered_is_not_held_either(
+        self, registry: Registry, clock: Clock, tmp_path: Path
+    ) -> None:
+        connect(registry, TWO)
+        clock.now_s += STALE_S + 1
+        restarted = Registry(config(tmp_path))
+        connect(restarted, WEBAPI)
+        assert addresses(restarted) == ["10.77.1.21"]
 
 
 @pytest.mark.parametrize(
