@@ -180,9 +180,9 @@ class TestWhatMayBeAnswered:
     @pytest.mark.parametrize(("away_s", "known"), [(STALE_S, True), (STALE_S + 1, False)])
     @pytest.mark.parametrize("connected", [True, False])
     def test_the_snapshot_of_an_earlier_process_while_it_is_young(
-        self, registry: Registry, clock: Clock, tmp_path: Path, away_s: float, known: bool, connected: bool
+        self, clock: Clock, tmp_path: Path, away_s: float, known: bool, connected: bool
     ) -> None:
-        connect(registry)
+        connect(Registry(config(tmp_path)))
         clock.now_s += away_s
         restarted = Registry(config(tmp_path))
         restarted.on_state(connected)
