@@ -161,8 +161,9 @@ def test_a_service_that_is_well_but_not_in_zookeeper_is_a_reason_to_be_unhealthy
     service = registrar(check("tcp", 1))
     watched = service._watched[0]
     watched.health = watched.health.after(True, fall=1, rise=1)
+    says = "service-0 is well, but its registration is not in ZooKeeper"
     assert service.status() == {
         "healthy": False,
-        "why": "service-0 is registered",
-        "services": {"service-0": {"held": False, "says": "service-0 is registered"}},
+        "why": says,
+        "services": {"service-0": {"held": False, "says": says}},
     }

@@ -68,6 +68,8 @@ class _Watched:
         self.registration = Registration(zookeeper, f"/names/{wanted.name}/{config.host}", data)
 
     def sentence(self) -> str:
+        if self.health.registered and not self.registration.held:
+            return f"{self.wanted.name} is well, but its registration is not in ZooKeeper"
         return self.health.sentence(self.wanted.name, self.why)
 
 
