@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from mobula.lab import faults, machines
-from mobula.lab.network import LabError
+from mobula.lab.network import LabError, NotThere
 from ops.errors import BadInput, OperatorError
 from ops.region import Region, load
 
@@ -19,6 +19,8 @@ def _region() -> Region:
 def _do(action: Callable[[], None], said: str) -> None:
     try:
         action()
+    except NotThere as error:
+        raise BadInput(str(error)) from error
     except LabError as error:
         raise OperatorError(str(error)) from error
     click.echo(said)
