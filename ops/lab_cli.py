@@ -142,6 +142,8 @@ def heal() -> None:
     def all_of_it() -> None:
         faults.heal(region.name)
         for folder in (region.state_dir / "machines").glob("*"):
+            if machines.label_of(folder) is None:
+                continue  # an `up` that was killed while it made the machine: nothing in it runs
             machines.freeze(machines.load(region.state_dir, folder.name), frozen=False)
 
     _do(all_of_it, "no cuts, nobody frozen")

@@ -159,6 +159,14 @@ def test_what_ends_a_command_is_told_in_a_sentence(
     assert err.strip().splitlines() == [says]
 
 
+def test_healing_passes_over_a_machine_that_was_never_finished(
+    run: Run, machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab/machines/lab-a-api-01").mkdir()
+    monkeypatch.setattr(network, "nft", lambda *_: None)
+    assert run("lab", "heal") == (0, "no cuts, nobody frozen\n", "")
+
+
 def test_help_does_not_load_what_only_commands_need() -> None:
     """Every command starts with this module: Terraform, Ansible and SSH come when they are asked for."""
     source = Path(cli.__file__).read_text()
