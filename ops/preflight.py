@@ -97,7 +97,9 @@ def _network_problems() -> list[str]:
     for what, command in tries.items():
         result = subprocess.run(["unshare", "--net", *command.split()], capture_output=True, text=True, check=False)
         if result.returncode:
-            problems.append(f"this kernel can't make {what} ({result.stderr.strip().splitlines()[-1:]})")
+            problems.append(
+                f"this kernel can't make {what} ({(result.stderr.strip().splitlines() or ['no message'])[-1]})"
+            )
     return problems
 
 
