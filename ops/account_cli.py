@@ -19,7 +19,11 @@ def _call(verb: str, payload: dict[str, Any]) -> dict[str, Any]:
 
 @click.group()
 def account() -> None:
-    """Make accounts and give them keys."""
+    """Make accounts and give them keys.
+
+    \b
+    Example: ./mobula account create alice && ./mobula account key add alice ~/.ssh/id_ed25519.pub
+    """
 
 
 @account.command()
@@ -56,7 +60,11 @@ def list_accounts(as_json: bool) -> None:
 
 @account.group()
 def key() -> None:
-    """Keys of an account."""
+    """Keys of an account.
+
+    \b
+    Example: ./mobula account key add alice ~/.ssh/id_ed25519.pub
+    """
 
 
 @key.command()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from ops.errors import OperatorError
 from ops.region import REPO, Region
@@ -26,11 +27,39 @@ class Recap:
         return f"ok={self.ok} changed={self.changed} failed={self.failed}"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Play(msgspec.Struct, frozen=True, tag_field="event", tag="play"):
+    name: str
+
+
+class Task(msgspec.Struct, frozen=True, tag_field="event", tag="task"):
+    name: str
+
+
+class Changed(msgspec.Struct, frozen=True, tag_field="event", tag="changed"):
+    host: str
+    task: str
+
+
+class Failure(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
     host: str
     task: str
     message: str
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """One host's tasks by outcome."""
+
+    ok: int
+    changed: int
+    failures: int
+
+
+class Hosts(msgspec.Struct, frozen=True, tag_field="event", tag="recap"):
+    hosts: dict[str, Counts]
+
+
+Event = Play | Task | Changed | Failure | Hosts
+"""what the callback plugin `progress` says, one JSON object a line"""
 
 
 def read_events(lines: Iterable[str], on_progress: Callable[[str], None]) -> tuple[Recap, list[Failure], list[str]]:
@@ -38,21 +67,21 @@ def read_events(lines: Iterable[str], on_progress: Callable[[str], None]) -> tup
     recap, failures, other = Recap(0, 0, 0), [], []
     for line in lines:
         try:
-            event = json.loads(line)
-            kind = event["event"]
-        except (ValueError, TypeError, KeyError):
+            event = msgspec.json.decode(line.encode(errors="replace"), type=Event)
+        except (ValueError, RecursionError):
             if line.strip():
                 other.append(line.strip())
             continue
-        if kind == "play":
-            on_progress(f"ansible: {event['name']}")
-        elif kind == "task":
-            on_progress(f"ansible:   {event['name']}")
-        elif kind == "failed":
-            failures.append(Failure(event["host"], event["task"], event["message"]))
-        elif kind == "recap":
-            hosts = event["hosts"].values()
-            recap = Recap(*(sum(h[k] for h in hosts) for k in ("ok", "changed", "failures")))
+        match event:
+            case Play():
+                on_progress(f"ansible: {event.name}")
+            case Task():
+                on_progress(f"ansible:   {event.name}")
+            case Failure():
+                failures.append(event)
+            case Hosts():
+                counts = event.hosts.values()
+                recap = Recap(*(sum(getattr(c, k) for c in counts) for k in ("ok", "changed", "failures")))
     return recap, failures, other
 
 

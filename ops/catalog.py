@@ -7,13 +7,14 @@ From a description come the systemd unit and the SMF manifest (golden-tested), t
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
 import msgspec
 import yaml
+
+from ops.errors import OperatorError
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 SMF_NEEDS = {"network": "svc:/milestone/network:default"}
@@ -91,14 +92,8 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return self.configs[0] if self.configs and self.release else None
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogError(Exception):
+class CatalogError(OperatorError):
     """A description can't be read."""
-
-    sentence: str
-
-    def __str__(self) -> str:
-        return self.sentence
 
 
 @functools.cache
@@ -113,7 +108,8 @@ def catalog() -> dict[str, Service]:
         try:
             service = msgspec.convert(yaml.safe_load(file.read_text()), Service)
         except (yaml.YAMLError, msgspec.ValidationError) as error:
-            raise CatalogError(f"read templates/services/{file.name}: {error}; mend the file") from error
+            why = " ".join(str(error).split())
+            raise CatalogError(f"read templates/services/{file.name}: {why}; mend the file") from error
         if service.name != file.stem:
             raise CatalogError(
                 f"read templates/services/{file.name}: it describes {service.name!r}; name the file after the service"

@@ -182,7 +182,9 @@ def ssh(obj: Context, host: str, command: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("host")
 @click.argument("service", required=False)
-@click.option("-n", "--lines", default=50, show_default=True, help="How many of the last lines.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=1), default=50, show_default=True, help="How many of the last lines."
+)
 @click.pass_obj
 def logs(obj: Context, host: str, service: str | None, lines: int) -> None:
     """Print the last log lines of HOST, or of one SERVICE on it.
@@ -198,9 +200,13 @@ def logs(obj: Context, host: str, service: str | None, lines: int) -> None:
 def run() -> None:
     """Entry point: turn what went wrong into one sentence and an exit code."""
     try:
-        main(standalone_mode=False)
-    except click.ClickException as error:
+        main(prog_name="./mobula", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        of = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "./mobula"
+        click.echo(f"mobula: {error.format_message().rstrip('.')}; {of} --help says what it takes", err=True)
         sys.exit(2)
     except OperatorError as error:
         click.echo(f"mobula: {error}", err=True)

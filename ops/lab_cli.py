@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from mobula.lab import faults, machines
-from mobula.lab.network import LabError
+from mobula.lab.network import LabError, NotThere
 from ops.errors import BadInput, OperatorError
 from ops.region import Region, load
 
@@ -19,6 +19,8 @@ def _region() -> Region:
 def _do(action: Callable[[], None], said: str) -> None:
     try:
         action()
+    except NotThere as error:
+        raise BadInput(str(error)) from error
     except LabError as error:
         raise OperatorError(str(error)) from error
     click.echo(said)
@@ -140,6 +142,8 @@ def heal() -> None:
     def all_of_it() -> None:
         faults.heal(region.name)
         for folder in (region.state_dir / "machines").glob("*"):
+            if machines.label_of(folder) is None:
+                continue  # an `up` that was killed while it made the machine: nothing in it runs
             machines.freeze(machines.load(region.state_dir, folder.name), frozen=False)
 
     _do(all_of_it, "no cuts, nobody frozen")

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ops.errors import BadInput, OperatorError
@@ -32,16 +33,12 @@ def check_addresses(region: Region) -> None:
         BadInput: the region's `cidr` or `relay_port` is taken; nothing was changed.
     """
     ours = ipaddress.ip_network(region.cidr)
-    for route in _json_of(["ip", "-json", "-4", "route", "show", "table", "all"]):
-        text = route.get("dst", "")
-        if text == "default" or route.get("type") == "blackhole":
-            continue
-        taken = ipaddress.ip_network(text, strict=False)
-        if ours.overlaps(taken):
-            raise BadInput(
-                f"use the addresses {region.cidr} for region {region.name!r}: {text} is in use on {route.get('dev')!r} of this "
-                f"machine; set another 'cidr' in terraform/regions/{region.name}/region.auto.tfvars.json"
-            )
+    route = taken_by(region.cidr, _json_of(["ip", "-json", "-4", "route", "show", "table", "all"]))
+    if route is not None:
+        raise BadInput(
+            f"use the addresses {region.cidr} for region {region.name!r}: {route['dst']} is in use on {route.get('dev')!r} of this "
+            f"machine; set another 'cidr' in terraform/regions/{region.name}/region.auto.tfvars.json"
+        )
     for other in sorted(region.state_dir.parent.glob("*/terraform/region.json")):
         values = json.loads(other.read_text())
         if values.get("name") != region.name and ours.overlaps(ipaddress.ip_network(values["cidr"])):
@@ -49,6 +46,17 @@ def check_addresses(region: Region) -> None:
                 f"use the addresses {region.cidr} for region {region.name!r}: region {values['name']!r} has {values['cidr']}; "
                 f"set another 'cidr' in terraform/regions/{region.name}/region.auto.tfvars.json"
             )
+
+
+def taken_by(cidr: str, routes: Iterable[Mapping[str, str]]) -> Mapping[str, str] | None:
+    """The first route (as ``ip -json`` has them) into the addresses `cidr`: not the default one, and no region's blackhole."""
+    ours = ipaddress.ip_network(cidr)
+    for route in routes:
+        if route.get("dst", "default") == "default" or route.get("type") == "blackhole":
+            continue
+        if ours.overlaps(ipaddress.ip_network(route["dst"], strict=False)):
+            return route
+    return None
 
 
 def check_relay_port(region: Region) -> None:
@@ -89,26 +97,39 @@ def _network_problems() -> list[str]:
     for what, command in tries.items():
         result = subprocess.run(["unshare", "--net", *command.split()], capture_output=True, text=True, check=False)
         if result.returncode:
-            problems.append(f"this kernel can't make {what} ({result.stderr.strip().splitlines()[-1:]})")
+            problems.append(
+                f"this kernel can't make {what} ({(result.stderr.strip().splitlines() or ['no message'])[-1]})"
+            )
     return problems
 
 
 def _room_problems(region: Region, hosts_count: int) -> list[str]:
-    problems = []
     parent = next(p for p in (region.state_dir, *region.state_dir.parents) if p.exists())
-    free = shutil.disk_usage(parent).free
-    if free < DISK_FREE_BYTES:
-        problems.append(f"{free >> 20} MiB are free in {str(parent)!r}, {DISK_FREE_BYTES >> 20} MiB are needed")
-    facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    available = int(facts["MemAvailable"].split()[0]) << 10
-    wanted = hosts_count * MEMORY_FREE_BYTES_PER_HOST
-    if available < wanted and not (region.state_dir / "machines").exists():
-        problems.append(
-            f"{available >> 20} MiB of memory are available, {hosts_count} machines want {wanted >> 20} MiB"
-        )
+    problems = disk_problems(str(parent), shutil.disk_usage(parent).free)
+    if not (region.state_dir / "machines").exists():
+        problems += memory_problems(Path("/proc/meminfo").read_text(), hosts_count)
     if os.geteuid() != 0:
         problems.append("you are not root")
     return problems
+
+
+def disk_problems(folder: str, free_bytes: int) -> list[str]:
+    """Too little room for a region's machines."""
+    if free_bytes >= DISK_FREE_BYTES:
+        return []
+    return [f"{free_bytes >> 20} MiB are free in {folder!r}, {DISK_FREE_BYTES >> 20} MiB are needed"]
+
+
+def memory_problems(meminfo: str, hosts_count: int) -> list[str]:
+    """Too little memory for so many new machines, from ``/proc/meminfo``."""
+    facts = dict(line.split(":", 1) for line in meminfo.splitlines())
+    available_bytes = int(facts["MemAvailable"].split()[0]) << 10
+    wanted_bytes = hosts_count * MEMORY_FREE_BYTES_PER_HOST
+    if available_bytes >= wanted_bytes:
+        return []
+    return [
+        f"{available_bytes >> 20} MiB of memory are available, {hosts_count} machines want {wanted_bytes >> 20} MiB"
+    ]
 
 
 def _json_of(argv: list[str]) -> list[dict[str, str]]:

@@ -9,12 +9,50 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ops.catalog import services_of
 from ops.region import Host, Region
 from ops.remote import Remote, RemoteError
 
 ON_HOST = (Path(__file__).parent / "facts" / "on_host.py").read_text()
 LOOK_TIMEOUT_S = 25.0
+
+
+class ServiceFacts(msgspec.Struct, frozen=True):
+    """What `facts/on_host.py` says of one service; `status` is whatever JSON the service answered."""
+
+    active: str
+    sub: str
+    since: str = ""
+    status: Any = None
+    digest: str | None = None
+    log: str = ""
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """The service's own words, or under `error` why there are none."""
+        if self.status is None:
+            return {}
+        return self.status if isinstance(self.status, dict) else {"error": "its status is no JSON object"}
+
+
+class HostFacts(msgspec.Struct, frozen=True):
+    """What it says of its host."""
+
+    services: dict[str, ServiceFacts]
+    release: str | None = None
+    pool: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A host that did not say anything of use."""
+
+    why: str
+
+
+Facts = HostFacts | Silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +111,7 @@ def look(region: Region, remotes: Mapping[str, Remote], version: str) -> Status:
     return Status(region.name, region.profile or "", version, not findings, statuses, findings)
 
 
-def _facts(host: Host, remote: Remote) -> dict[str, Any]:
+def _facts(host: Host, remote: Remote) -> Facts:
     wanted = {
         "pool": host.pool,
         "services": [
@@ -88,71 +126,72 @@ def _facts(host: Host, remote: Remote) -> dict[str, Any]:
     }
     try:
         result = remote.run(["python3", "-", json.dumps(wanted)], stdin=ON_HOST, timeout_s=LOOK_TIMEOUT_S)
-        facts = json.loads(result.stdout)
-    except (RemoteError, ValueError) as error:
-        return {"error": str(error)}
-    return facts if isinstance(facts, dict) else {"error": "the host printed no JSON object"}
+        return msgspec.json.decode(result.stdout, type=HostFacts)
+    except (RemoteError, msgspec.MsgspecError) as error:
+        return Silent(str(error))
 
 
-def _host_status(host: Host, facts: Mapping[str, Any]) -> HostStatus:
-    services = [_service_status(name, seen) for name, seen in facts.get("services", {}).items()]
+def _host_status(host: Host, facts: Facts) -> HostStatus:
+    release, services = "", []
+    if isinstance(facts, HostFacts):
+        release = facts.release or ""
+        services = [_service_status(name, seen) for name, seen in facts.services.items()]
     return HostStatus(
-        name=host.name, az=host.az, pool=host.pool, address=host.address, reachable="error" not in facts,
-        release=facts.get("release") or "", role=_role(host, facts), services=services,
+        name=host.name, az=host.az, pool=host.pool, address=host.address, reachable=isinstance(facts, HostFacts),
+        release=release, role=_role(host, facts), services=services,
     )  # fmt: skip
 
 
-def _role(host: Host, facts: Mapping[str, Any]) -> str:
+def _role(host: Host, facts: Facts) -> str:
+    if isinstance(facts, Silent):
+        return "no pool" if host.pool == "storage" else ""
     if host.pool == "metadata":
-        seen = facts.get("services", {}).get("patroni", {}).get("status") or {}
-        if seen.get("role") in {"primary", "master"}:
+        said = facts.services["patroni"].said if "patroni" in facts.services else {}
+        if said.get("role") in ("primary", "master"):
             return "leader"
-        return "sync_standby" if seen.get("sync_standby") else str(seen.get("role", ""))
+        return "sync_standby" if said.get("sync_standby") else str(said.get("role", ""))
     if host.pool == "storage":
-        columns = (facts.get("pool") or "").split()
+        columns = (facts.pool or "").split()
         return columns[1] if len(columns) > 1 else "no pool"
     return ""
 
 
-def _service_status(name: str, seen: Mapping[str, Any]) -> ServiceStatus:
-    said = seen.get("status") or {}
-    healthy = seen["active"] == "active" and "error" not in said and said.get("healthy", True) is True
-    why = (
-        said.get("error")
-        or said.get("why")
-        or ("" if seen["active"] == "active" else f"{seen['active']} ({seen['sub']})")
-    )
-    return ServiceStatus(
-        name, seen["active"], healthy, str(why), str(said.get("version", "")), str(seen.get("since", ""))
-    )
+def _service_status(name: str, seen: ServiceFacts) -> ServiceStatus:
+    said = seen.said
+    healthy = seen.active == "active" and "error" not in said and said.get("healthy", True) is True
+    why = said.get("error") or said.get("why") or ("" if seen.active == "active" else f"{seen.active} ({seen.sub})")
+    return ServiceStatus(name, seen.active, healthy, str(why), str(said.get("version", "")), seen.since)
 
 
-def _findings(hosts: Iterable[Host], facts: Iterable[Mapping[str, Any]], version: str) -> Iterable[Finding]:
+def _findings(hosts: Iterable[Host], facts: Iterable[Facts], version: str) -> Iterable[Finding]:
     for host, seen in zip(hosts, facts, strict=True):
-        if "error" in seen:
+        if isinstance(seen, Silent):
             yield Finding(
                 host.name,
-                f"does not answer by SSH: {seen['error']}",
+                f"does not answer by SSH: {seen.why}",
                 "mobula plan says whether it is gone; mobula up mends it",
             )
             continue
-        if seen["release"] != version:
-            yield Finding(host.name, f"has release {seen['release']}, wanted is {version}", "mobula up installs it")
-        yield from _service_findings(host, seen["services"])
+        if seen.release != version:
+            yield Finding(
+                host.name,
+                f"has {f'release {seen.release}' if seen.release else 'no release'}, wanted is {version}",
+                "mobula up installs it",
+            )
+        yield from _service_findings(host, seen.services)
         if host.pool == "storage" and _role(host, seen) != "ONLINE":
             yield Finding(
                 host.name, f"its ZFS pool is {_role(host, seen)}", f"mobula ssh {host.name} -- zpool status tank"
             )
 
 
-def _service_findings(host: Host, services: Mapping[str, Mapping[str, Any]]) -> Iterable[Finding]:
+def _service_findings(host: Host, services: Mapping[str, ServiceFacts]) -> Iterable[Finding]:
     for name, seen in services.items():
         status = _service_status(name, seen)
-        said = seen.get("status") or {}
         if not status.healthy:
-            log = f"; it last said: {seen['log']}" if seen.get("log") else ""
+            log = f"; it last said: {seen.log}" if seen.log else ""
             yield Finding(host.name, f"{name}: {status.why}{log}", f"mobula logs {host.name} {name}")
-        elif seen["digest"] and said.get("config_digest") not in (None, seen["digest"]):
+        elif seen.digest and seen.said.get("config_digest") not in (None, seen.digest):
             yield Finding(host.name, f"{name} runs with an older config than lies on disk", "mobula up restarts it")
 
 

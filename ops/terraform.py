@@ -58,9 +58,12 @@ def summarize(plan: dict[str, Any]) -> tuple[str, ...]:
 _OURS = re.compile(r"on \S+ line \d+|\d+: |├|This was checked by the validation rule")
 
 
-def condense(text: str) -> str:
-    """Terraform's diagnostics as one sentence: the words of each error."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+def condense(err: str, out: str = "") -> str:
+    """Terraform's diagnostics as one sentence: the words of each error.
+
+    The errors end with standard error (`err`); `out` counts only when that tells of none.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", err if "Error: " in err else f"{err}\n{out}")
     lines = [line.strip("│╷╵ \t") for line in plain.splitlines()]
     errors: list[list[str]] = []
     within = False
@@ -129,7 +132,7 @@ class Terraform:
             os.environ.clear()
             os.environ.update(before)
         if code not in ok:
-            said = condense(f"{err or ''}\n{out or ''}")
+            said = condense(err or "", out or "")
             if re.search("variable|tfvars", said, re.IGNORECASE):
                 raise self._bad_values(verb, said)
             raise OperatorError(f"terraform {verb} of region {self._region.name!r}: {said}")

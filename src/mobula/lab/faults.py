@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mobula.lab import machines, network
-from mobula.lab.network import LabError
+from mobula.lab.network import NotThere
 from mobula.lab.topology import ZONES
 
 TABLE = "fault"
@@ -22,17 +22,21 @@ def zone_of(letter: str) -> int:
     """Number of an AZ from its letter (a, b, c).
 
     Raises:
-        LabError: no such AZ.
+        NotThere: no such AZ.
     """
     if letter not in ("a", "b", "c"):
-        raise LabError(f"find AZ {letter!r}: there are a, b and c")
+        raise NotThere(f"find AZ {letter!r}: there are a, b and c")
     return "abc".index(letter) + 1
 
 
 def cut(region: str, a: int, b: int) -> None:
-    """Nothing passes between two AZs any more, in silence."""
+    """Nothing passes between two AZs any more, in silence.
+
+    Raises:
+        NotThere: it is one AZ, named twice.
+    """
     if a == b:
-        raise LabError("cut two AZs from each other: name two different ones")
+        raise NotThere("cut two AZs from each other: name two different ones")
     low, high = sorted((a, b))
     for zone in (low, high):
         network.nft(f"{region}-r{zone}", _cut_rules([f"l{low}{high}"]))
@@ -51,10 +55,14 @@ def heal(region: str) -> None:
 
 
 def fail_disk(state_dir: Path, host: str, disk: str) -> None:
-    """A storage host's disk reads and writes no more: its file is cut to nothing."""
+    """A storage host's disk reads and writes no more: its file is cut to nothing.
+
+    Raises:
+        NotThere: no such host, or it has no such disk.
+    """
     folder = machines.load(state_dir, host).folder / "disks"
     if disk not in {p.name for p in folder.iterdir()}:
-        raise LabError(
+        raise NotThere(
             f"fail disk {disk!r} of {host}: it has {', '.join(sorted(p.name for p in folder.iterdir())) or 'no disks'}"
         )
     with (folder / disk).open("r+b") as handle:

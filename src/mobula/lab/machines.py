@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mobula.lab import network, topology
-from mobula.lab.network import LabError
+from mobula.lab.network import LabError, NotThere
 
 CGROUP = Path("/sys/fs/cgroup")
 HYBRID = ("systemd", "unified", "memory", "cpu", "cpuacct", "pids", "blkio", "devices", "freezer")
@@ -274,10 +274,10 @@ def load(state_dir: Path, name: str) -> Machine:
     """The machine of that name, from its label.
 
     Raises:
-        LabError: there is none.
+        NotThere: there is none.
     """
     label = label_of(state_dir / "machines" / name)
     if label is None:
         known = ", ".join(sorted(p.name for p in (state_dir / "machines").glob("*"))) or "no machines"
-        raise LabError(f"find machine {name!r}: there is {known}")
+        raise NotThere(f"find machine {name!r}: there is {known}")
     return Machine(**{**label, "state_dir": Path(str(label["state_dir"])), "image": Path(str(label["image"]))})  # type: ignore[arg-type]

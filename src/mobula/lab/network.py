@@ -23,6 +23,10 @@ class LabError(Exception):
     """The machine under the lab did not do what was asked: one sentence."""
 
 
+class NotThere(LabError):
+    """What was asked names something that is not there; nothing was changed."""
+
+
 def run(argv: Sequence[str], *, stdin: str | None = None) -> str:
     """Standard output of a command.
 

@@ -135,9 +135,10 @@ def commands(wanted: Topology, seen: Mapping[str, Seen]) -> list[Argv]:
     todo: list[Argv] = []
     for name in wanted.namespaces:
         if name not in seen:
-            todo += [("ip", "netns", "add", name), _sysctl(name, forward=name in wanted.routers)]
+            todo.append(("ip", "netns", "add", name))
         if not _is(seen, name, "lo").up:
-            todo.append(("ip", "-n", name, "link", "set", "lo", "up"))
+            # In this order: a loopback that is up says that the namespace was finished, also to a run after a crash.
+            todo += [_sysctl(name, forward=name in wanted.routers), ("ip", "-n", name, "link", "set", "lo", "up")]
     for name, address in wanted.bridges.items():
         if not _there(seen, name, "br0"):
             todo.append(
@@ -146,10 +147,14 @@ def commands(wanted: Topology, seen: Mapping[str, Seen]) -> list[Argv]:
         todo += _address(seen, name, "br0", address)
     for name, address in wanted.loopbacks.items():
         todo += _address(seen, name, "lo", address)
+    remade: set[str] = set()
     for link in wanted.links:
         todo += _link(seen, link)
+        if not _is_whole(seen, link):
+            remade |= {link.a.namespace, link.b.namespace}
     for route in wanted.routes:
-        if (route.to, route.via) not in seen.get(route.namespace, _NOTHING).routes:
+        # The kernel drops a link's routes with it, also those that were seen a moment ago.
+        if route.namespace in remade or (route.to, route.via) not in seen.get(route.namespace, _NOTHING).routes:
             source = ("src", route.source) if route.source else ()
             todo.append(("ip", "-n", route.namespace, "route", "replace", route.to, "via", route.via, *source))
     return todo
@@ -188,10 +193,14 @@ def _address(seen: Mapping[str, Seen], namespace: str, name: str, address: str) 
     return todo
 
 
+def _is_whole(seen: Mapping[str, Seen], link: Link) -> bool:
+    return all(_there(seen, end.namespace, end.name) for end in (link.a, link.b))
+
+
 def _link(seen: Mapping[str, Seen], link: Link) -> list[Argv]:
     todo: list[Argv] = []
     ends = (link.a, link.b)
-    if not all(_there(seen, end.namespace, end.name) for end in ends):
+    if not _is_whole(seen, link):
         todo += [("ip", "-n", e.namespace, "link", "del", e.name) for e in ends if _there(seen, e.namespace, e.name)]
         todo.append(
             (

@@ -5,8 +5,8 @@ closing the connection is SERVFAIL (PowerDNS documentation, "Remote Backend").
 
 What is answered when ZooKeeper is away: the last known set (also across a restart: a snapshot file), but at most `stale_s` seconds
 old, and only while the nameserver of another AZ can at least be reached by TCP: one that is cut off from everybody answers SERVFAIL
-at once, because the world may have changed without it.
-After an outage the old set is held for `HOLD_S`, so that registrations which come back a moment later leave no gap.
+at once, because the world may have changed without it. The same goes from a start until the first whole picture has arrived.
+After an outage the old set, unless too old, is held for `HOLD_S`, so that registrations which come back a moment later leave no gap.
 """
 
 from __future__ import annotations
@@ -70,19 +70,28 @@ class Registry:
         self._records = records.build(config.zone, self._snapshot.services)
         self.connected = False
         self.alone = False
+        self._read = False
+        """a whole picture has arrived in this process: before that, a connection makes an old snapshot no younger"""
         self._outage_ended_s: float | None = None
 
     @property
     def refusal(self) -> str | None:
         """Why nothing may be answered now; None if it may."""
-        if self.connected:
+        if self.connected and self._read:
             return None
-        if self.alone:
+        if self.alone and not self.connected:
             return "neither ZooKeeper nor any other AZ can be reached"
-        age_s = time.time() - self._snapshot.seen_s
-        if age_s > self._config.stale_s:
+        if not self._snapshot.seen_s:
+            return "the registrations have never been read from ZooKeeper"
+        if self._stale:
+            age_s = time.time() - self._snapshot.seen_s
             return f"the last known set is {age_s:.0f} s old, {self._config.stale_s:.0f} s are allowed"
         return None
+
+    @property
+    def _stale(self) -> bool:
+        """The last known set is too old to be answered."""
+        return time.time() - self._snapshot.seen_s > self._config.stale_s
 
     def on_state(self, connected: bool) -> None:
         """ZooKeeper was found or lost."""
@@ -93,7 +102,8 @@ class Registry:
     def on_change(self, picture: Picture) -> None:
         """The registrations as they are now."""
         services = records.read(picture)
-        if self._outage_ended_s is not None and time.monotonic() - self._outage_ended_s < HOLD_S:
+        self._read = True
+        if self.holding and not self._stale:
             for name, instances in self._snapshot.services.items():
                 services[name] = {**instances, **services.get(name, {})}
         if services != self._snapshot.services:
@@ -143,7 +153,7 @@ class Registry:
 def _load(path: Path) -> Snapshot:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Snapshot)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError):  # absent, or damaged in any way
         return Snapshot({}, 0.0)
 
 
@@ -164,7 +174,7 @@ def answer(registry: Registry, zone: str, line: bytes) -> dict[str, Any] | None:
             return {"result": [{**domain, "masters": [], "notified_serial": 1, "last_check": 0}]}
         if method == "getDomainInfo" and str(parameters.get("name", "")).lower().rstrip(".") == zone.lower():
             return {"result": domain}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         log.info("question not understood", line=line[:200].decode(errors="replace"))
     return {"result": False}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -18,7 +19,7 @@ class Registered(msgspec.Struct, frozen=True):
     """What an instance says of itself."""
 
     address: str
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
     ttl: int = TTL_MAX_S
 
 
@@ -45,7 +46,10 @@ def read(picture: Picture) -> dict[str, dict[str, Registered]]:
             try:
                 found = msgspec.json.decode(data, type=Registered)
                 ipaddress.IPv4Address(found.address)
-            except (msgspec.MsgspecError, ValueError):
+            except (
+                ValueError,
+                RecursionError,
+            ):  # malformed in any way (msgspec's errors are ValueErrors), nested too deep
                 continue
             services[service][instance] = found
     return services
@@ -69,6 +73,7 @@ def build(zone: str, services: Mapping[str, Mapping[str, Registered]]) -> dict[s
         name = zone if service == APEX else f"{service}.{zone}"
         if service != APEX:
             add(name, "TXT", '"mobula"')
+            add(f"_tcp.{name}", "TXT", '"mobula"')  # else NXDOMAIN, although a name below it exists (RFC 8020)
             add(f"_http._tcp.{name}", "TXT", '"mobula"')
         for instance, found in sorted(instances.items()):
             ttl_s = max(0, min(found.ttl, TTL_MAX_S))

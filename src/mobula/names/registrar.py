@@ -8,6 +8,7 @@ one whose AZ has lost its links to the others loses its ZooKeeper session, and s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 
 import msgspec
@@ -67,6 +68,8 @@ class _Watched:
         self.registration = Registration(zookeeper, f"/names/{wanted.name}/{config.host}", data)
 
     def sentence(self) -> str:
+        if self.health.registered and not self.registration.held:
+            return f"{self.wanted.name} is well, but its registration is not in ZooKeeper"
         return self.health.sentence(self.wanted.name, self.why)
 
 
@@ -123,7 +126,7 @@ class Registrar:
                 if check.kind == "http":
                     return await self._ask_http(check)
                 return await (_ask_dns if check.kind == "dns" else _ask_tcp)(self._config.address, check.port)
-        except (OSError, TimeoutError, RequestFailed) as error:
+        except (OSError, TimeoutError, EOFError, RequestFailed) as error:
             return f"{check.kind} check on port {check.port}: {type(error).__name__} {error}".strip()
 
     async def _ask_http(self, check: Check) -> str:
@@ -147,10 +150,10 @@ async def _ask_dns(address: str, port: int) -> str:
     """Any answer to a question for the root's SOA: the server reads and writes."""
     question = struct.pack(">HHHHHHBHH", 1, 0, 1, 0, 0, 0, 0, 6, 1)
     reader, writer = await asyncio.open_connection(address, port)
-    writer.write(struct.pack(">H", len(question)) + question)
-    (size,) = struct.unpack(">H", await reader.readexactly(2))
-    await reader.readexactly(size)
-    writer.close()
+    with contextlib.closing(writer):
+        writer.write(struct.pack(">H", len(question)) + question)
+        (size,) = struct.unpack(">H", await reader.readexactly(2))
+        await reader.readexactly(size)
     return ""
 
 

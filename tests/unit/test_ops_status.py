@@ -1,0 +1,226 @@
+"""What is wrong and what to do, judged from recorded facts of hosts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops.catalog import services_of
+from ops.region import Host, Region
+from ops.remote import RemoteError, Result
+from ops.status import ON_HOST, Finding, Status, look, table
+
+VERSION = "0.1.0-abc"
+Facts = dict[str, Any]
+
+
+def host(az: str, pool: str, shard: int = 0) -> Host:
+    return Host(f"lab-{az}-{pool}-01", az, pool, 1, f"10.77.{'abc'.index(az) + 1}.41", shard, 14)
+
+
+REGION = Region(
+    "lab", "mobula.test", "10.77.0.0/16", 18443, Path("state"), Path("stack"),
+    {h.name: h for h in (host("a", "storage"), *(host(az, "metadata", 1) for az in "abc"))}, "small",
+)  # fmt: skip
+
+
+def service(status: Any = None, **values: Any) -> Facts:
+    return {
+        "active": "active", "sub": "running", "since": "Sat 2025-11-01 00:00:00 UTC", "restarts": 0, "status": status, "digest": "d1",
+        "log": "", **values,
+    }  # fmt: skip
+
+
+def patroni(**status: Any) -> Facts:
+    return service({"state": "running", "patroni": {"version": "4.0"}, **status}, digest="p1")
+
+
+def healthy() -> dict[str, Facts]:
+    """Facts of a region in which all is well, by host."""
+    ours = {"service": "storage", "version": VERSION, "config_digest": "d1", "since": "s", "healthy": True, "why": ""}
+    common = {"release": VERSION, "pool": None, "disk_free_bytes": 1 << 30}
+    pool = "tank\tONLINE\t9.5G\t9.4G\t1%"
+    return {
+        "lab-a-storage-01": {**common, "pool": pool, "services": {"zfs": service(), "storage": service(ours)}},
+        "lab-a-metadata-01": {**common, "services": {"patroni": patroni(role="primary")}},
+        "lab-b-metadata-01": {**common, "services": {"patroni": patroni(role="replica", sync_standby=True)}},
+        "lab-c-metadata-01": {**common, "services": {"patroni": patroni(role="replica")}},
+    }
+
+
+class Recorded:
+    """A host that answers what was recorded of it."""
+
+    def __init__(self, facts: Facts | str | Exception) -> None:
+        self.facts = facts
+        self.asked: list[tuple[Sequence[str], str | None]] = []
+
+    def run(self, argv: Sequence[str], *, stdin: str | None = None, **_: object) -> Result:
+        self.asked.append((argv, stdin))
+        if isinstance(self.facts, Exception):
+            raise self.facts
+        return Result(self.facts if isinstance(self.facts, str) else json.dumps(self.facts), "", 0)
+
+
+def judge(facts: dict[str, Any], version: str = VERSION) -> Status:
+    return look(REGION, {name: Recorded(found) for name, found in facts.items()}, version)
+
+
+def test_a_region_in_which_all_is_well_has_nothing_to_say() -> None:
+    seen = judge(healthy())
+    assert (seen.ok, seen.findings) == (True, [])
+    assert {h.name: h.role for h in seen.hosts} == {
+        "lab-a-metadata-01": "leader",
+        "lab-a-storage-01": "ONLINE",
+        "lab-b-metadata-01": "sync_standby",
+        "lab-c-metadata-01": "replica",
+    }
+
+
+STORAGE = "lab-a-storage-01"
+GONE = "mobula plan says whether it is gone; mobula up mends it"
+WAIT = "wait half a minute for Patroni; then mobula logs <host> patroni"
+
+
+def of_storage(**values: Any) -> Callable[[dict[str, Facts]], object]:
+    """A change of the storage service's facts."""
+    return lambda facts: facts[STORAGE]["services"]["storage"].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (
+            lambda facts: facts.update({STORAGE: RemoteError("reach 10.77.1.41 by SSH: timed out")}),
+            Finding(STORAGE, "does not answer by SSH: reach 10.77.1.41 by SSH: timed out", GONE),
+        ),
+        (
+            lambda facts: facts[STORAGE].update(release="0.0.9"),
+            Finding(STORAGE, f"has release 0.0.9, wanted is {VERSION}", "mobula up installs it"),
+        ),
+        (
+            lambda facts: facts[STORAGE].update(release=None),
+            Finding(STORAGE, f"has no release, wanted is {VERSION}", "mobula up installs it"),
+        ),
+        (
+            lambda facts: facts[STORAGE].update(pool="tank\tDEGRADED\t9.5G"),
+            Finding(STORAGE, "its ZFS pool is DEGRADED", f"mobula ssh {STORAGE} -- zpool status tank"),
+        ),
+        (
+            lambda facts: facts[STORAGE].update(pool=""),
+            Finding(STORAGE, "its ZFS pool is no pool", f"mobula ssh {STORAGE} -- zpool status tank"),
+        ),
+        (
+            of_storage(active="failed", sub="failed", status=None, log="config refused: no such key"),
+            Finding(STORAGE, "storage: failed (failed); it last said: config refused: no such key", f"mobula logs {STORAGE} storage"),
+        ),
+        (
+            of_storage(status={"healthy": False, "why": "the disk is full", "config_digest": "d1"}),
+            Finding(STORAGE, "storage: the disk is full", f"mobula logs {STORAGE} storage"),
+        ),
+        (
+            of_storage(status={"error": "Connection refused"}),
+            Finding(STORAGE, "storage: Connection refused", f"mobula logs {STORAGE} storage"),
+        ),
+        (
+            of_storage(status={"healthy": True, "config_digest": "d0"}),
+            Finding(STORAGE, "storage runs with an older config than lies on disk", "mobula up restarts it"),
+        ),
+        (
+            of_storage(status=["healthy"]),
+            Finding(STORAGE, "storage: its status is no JSON object", f"mobula logs {STORAGE} storage"),
+        ),
+        (
+            lambda facts: facts["lab-b-metadata-01"]["services"]["patroni"]["status"].pop("sync_standby"),
+            Finding("shard 1", "has 0 peers in the role sync_standby, wanted is 1", WAIT),
+        ),
+        (
+            lambda facts: facts["lab-c-metadata-01"]["services"]["patroni"]["status"].update(role="primary"),
+            Finding("shard 1", "has 2 peers in the role leader, wanted is 1", WAIT),
+        ),
+    ],
+    ids=lambda value: value.what if isinstance(value, Finding) else "",
+)  # fmt: skip
+def test_each_thing_that_is_wrong_is_found_with_what_to_do(
+    change: Callable[[dict[str, Facts]], object], finding: Finding
+) -> None:
+    facts: dict[str, Facts] = healthy()
+    change(facts)
+    seen = judge(facts)
+    assert (seen.ok, seen.findings) == (False, [finding])
+
+
+@pytest.mark.parametrize("digest", [None, "d1"])
+def test_a_service_that_names_no_config_or_the_right_one_is_not_restarted(digest: str | None) -> None:
+    facts = healthy()
+    facts[STORAGE]["services"]["storage"]["status"]["config_digest"] = digest
+    assert judge(facts).ok
+
+
+@pytest.mark.parametrize(
+    "said", ["", "no JSON", "[]", "null", "{}", '{"services": []}', '{"services": {"storage": null}}']
+)
+def test_a_host_that_answers_something_else_is_one_finding(said: str) -> None:
+    seen = judge({**healthy(), STORAGE: said})
+    assert [(f.host, f.what.startswith("does not answer by SSH: ")) for f in seen.findings] == [(STORAGE, True)]
+    assert not next(h for h in seen.hosts if h.name == STORAGE).reachable
+
+
+JSON = st.none() | st.booleans() | st.integers() | st.text(max_size=9)
+VALUES = st.recursive(
+    JSON, lambda v: st.lists(v, max_size=2) | st.dictionaries(st.sampled_from(["role", "error", "healthy"]), v)
+)
+
+
+@given(VALUES)
+def test_no_status_of_a_service_is_too_odd_to_be_judged(said: Any) -> None:
+    facts = healthy()
+    facts["lab-c-metadata-01"]["services"]["patroni"]["status"] = said
+    facts[STORAGE]["services"]["storage"]["status"] = said
+    text = table(judge(facts))
+    assert "lab-c-metadata-01" in text
+
+
+def test_a_host_is_asked_for_its_own_services_at_its_own_address() -> None:
+    remotes = {name: Recorded(found) for name, found in healthy().items()}
+    look(REGION, remotes, VERSION)
+    ((argv, stdin),) = remotes[STORAGE].asked
+    wanted = json.loads(argv[-1])
+    assert (argv[:2], stdin) == (["python3", "-"], ON_HOST)
+    assert [s["name"] for s in wanted["services"]] == [s.name for s in services_of("storage")]
+    assert {s["url"] for s in wanted["services"] if s["name"] == "storage"} == {"http://10.77.1.41:8060/status"}
+
+
+def test_as_json_it_has_ok_and_hosts_with_their_names_at_the_top() -> None:
+    found = json.loads(json.dumps(judge(healthy()).as_json()))
+    assert found["ok"] is True
+    assert [h["name"] for h in found["hosts"]] == sorted(REGION.hosts)
+    assert {"active", "healthy", "why", "version", "since"} < set(found["hosts"][1]["services"][0])
+
+
+def test_for_people_it_is_a_line_for_each_host_and_then_what_to_do() -> None:
+    facts: dict[str, Any] = healthy()
+    facts["lab-c-metadata-01"] = RemoteError("gone")
+    of_storage(active="failed", sub="failed")(facts)
+    lines = table(judge(facts)).splitlines()
+    assert lines[0] == f"region lab  profile small  version {VERSION}  NOT OK"
+    assert lines[2:6] == [
+        "lab-a-metadata-01  10.77.1.41       leader         patroni",
+        "lab-a-storage-01   10.77.1.41       ONLINE         zfs STORAGE!",
+        "lab-b-metadata-01  10.77.2.41       sync_standby   patroni",
+        "lab-c-metadata-01  10.77.3.41       -              UNREACHABLE",
+    ]
+    assert lines[-2:] == [
+        "! lab-c-metadata-01: does not answer by SSH: gone",
+        "  -> " + GONE,
+    ]
+
+
+def test_a_region_without_hosts_has_a_table_too() -> None:
+    assert table(Status("lab", "", VERSION, ok=True)) == f"region lab  profile   version {VERSION}  ok\n"
