@@ -6,6 +6,7 @@ import base64
 import contextlib
 import shlex
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from ops.errors import OperatorError
 from ops.region import Region
 
 CONNECT_TIMEOUT_S = 5.0
+CHUNK_BYTES = 65536
 
 
 class RemoteError(OperatorError):
@@ -39,6 +41,39 @@ class Remote(Protocol):
     def run(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float, check: bool = True) -> Result: ...
 
 
+def _exchange(channel: paramiko.Channel, argv: Sequence[str], stdin: str | None, timeout_s: float) -> Result:
+    """One command on a channel: hand it `stdin`, take all that it says.
+
+    Neither Fabric's run() (it feeds standard input a character at a time, from a thread that fails if the command ends first) nor
+    paramiko's files (one with bytes left in it complains on standard error, long after its connection broke).
+    """
+    with channel:
+        channel.settimeout(timeout_s)
+        channel.exec_command(shlex.join(argv))
+        errors = bytearray()
+        reader = threading.Thread(target=_take_errors, args=(channel, errors), daemon=True)
+        reader.start()
+        with contextlib.suppress(OSError):  # ended without reading all of it
+            channel.sendall((stdin or "").encode())
+            channel.shutdown_write()
+        output = b"".join(iter(lambda: channel.recv(CHUNK_BYTES), b""))
+        reader.join(timeout_s)
+        code = channel.recv_exit_status()
+    if code < 0:  # Paramiko's way to say that it never heard one
+        raise EOFError("the connection ended before the command did")
+    return Result(output.decode(errors="replace"), errors.decode(errors="replace"), code)
+
+
+def _take_errors(channel: paramiko.Channel, errors: bytearray) -> None:
+    """Collect standard error beside standard output: whoever reads one after the other can wait for ever."""
+    while not channel.closed:
+        with contextlib.suppress(TimeoutError):
+            data = channel.recv_stderr(CHUNK_BYTES)
+            if not data:
+                return
+            errors += data
+
+
 class SshRemote:
     """A host of a region by its address; the host's key is the region's, known from its secrets."""
 
@@ -50,16 +85,8 @@ class SshRemote:
         """One command on a connection of its own."""
         with self._connection() as connection:
             try:
-                # Not its run(): that feeds standard input a character at a time, from a thread that fails if the command ends first.
-                given, out, err = connection.client.exec_command(shlex.join(argv), timeout=timeout_s)
-                with contextlib.suppress(OSError):  # ended without reading all of it
-                    given.write(stdin or "")
-                    given.flush()
-                given.channel.shutdown_write()
-                result = Result(
-                    out.read().decode(errors="replace"),
-                    err.read().decode(errors="replace"),
-                    out.channel.recv_exit_status(),
+                result = _exchange(
+                    connection.client.get_transport().open_session(timeout=timeout_s), argv, stdin, timeout_s
                 )
             except TimeoutError as error:
                 raise RemoteError(f"run {argv[0]} on {self._address}: silent for {timeout_s:.0f} s") from error

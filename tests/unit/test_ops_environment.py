@@ -1,17 +1,11 @@
-"""Ways into a region: what a client's shell is told, quoted; hosts and services by name; a command over SSH."""
+"""Ways into a region: what a client's shell is told, quoted; hosts and services by name."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import paramiko
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,7 +16,7 @@ from mobula.core.keys import load_public_key
 from ops.environment import as_shell, host_of, logs, shell_argv, variables
 from ops.errors import BadInput
 from ops.region import Host, Region
-from ops.remote import RemoteError, Result, SshRemote
+from ops.remote import Result, SshRemote
 
 
 @pytest.fixture
@@ -144,81 +138,3 @@ def test_ssh_takes_one_word_for_the_shell_there_and_several_as_they_are(
     assert argv[argv.index("root@10.77.1.21") + 1 :] == sent
     assert argv[:5] == ["nsenter", "--net=/run/netns/lab-op", "ssh", "-F", "none"]
     assert "StrictHostKeyChecking=yes" in argv
-
-
-class Stream(io.BytesIO):
-    """A command's output, with the channel that knows its exit code."""
-
-    def __init__(self, data: bytes, code: int) -> None:
-        super().__init__(data)
-        self.channel = SimpleNamespace(recv_exit_status=lambda: code)
-
-
-class Session:
-    """In place of paramiko's client: what a command is given, and what it says."""
-
-    def __init__(self, out: bytes = b"", err: bytes = b"", code: int = 0, raises: Exception | None = None) -> None:
-        self._said = Stream(out, code), Stream(err, code)
-        self._raises = raises
-        self.command = self.given = ""
-
-    def exec_command(self, command: str, **_: object) -> tuple[Any, Any, Any]:
-        if self._raises:
-            raise self._raises
-        self.command = command
-        stdin = SimpleNamespace(
-            write=self._write, flush=lambda: None, channel=SimpleNamespace(shutdown_write=lambda: None)
-        )
-        return stdin, *self._said
-
-    def _write(self, text: str) -> None:
-        self.given += text
-        if "unread" in text:
-            raise OSError("Socket is closed")
-
-
-@pytest.fixture
-def remote(region: Region, monkeypatch: pytest.MonkeyPatch) -> Callable[[Session], SshRemote]:
-    """A host whose session is the one given."""
-
-    def make(session: Session) -> SshRemote:
-        @contextlib.contextmanager
-        def connection(_: SshRemote) -> Iterator[Any]:
-            yield SimpleNamespace(client=session)
-
-        monkeypatch.setattr(SshRemote, "_connection", connection)
-        return SshRemote(region, "10.77.1.21")
-
-    return make
-
-
-Make = Callable[[Session], SshRemote]
-
-
-def test_a_command_over_ssh_is_words_in_and_words_and_code_out(remote: Make) -> None:
-    session = Session(out=b"\xff said", err=b"warned", code=3)
-    result = remote(session).run(["python3", "-", '{"a": 1}'], stdin="program", timeout_s=1, check=False)
-    assert result == Result("\ufffd said", "warned", 3)
-    assert (shlex.split(session.command), session.given) == (["python3", "-", '{"a": 1}'], "program")
-
-
-def test_a_command_that_ends_before_it_has_read_everything_has_its_say(remote: Make) -> None:
-    assert remote(Session(out=b"enough")).run(["true"], stdin="unread", timeout_s=1).stdout == "enough"
-
-
-@pytest.mark.parametrize(
-    ("session", "sentence"),
-    [
-        (Session(err=b"no such pool\n", code=1), "run zpool on 10.77.1.21: exit 1: no such pool"),
-        (Session(out=b"only said\n", code=2), "run zpool on 10.77.1.21: exit 2: only said"),
-        (Session(code=255), "run zpool on 10.77.1.21: exit 255: no message"),
-        (Session(err=b"x" * 900, code=1), "run zpool on 10.77.1.21: exit 1: " + "x" * 600),
-        (Session(raises=TimeoutError()), "run zpool on 10.77.1.21: silent for 7 s"),
-        (Session(raises=paramiko.SSHException("lost")), "run zpool on 10.77.1.21: SSHException lost"),
-        (Session(raises=EOFError()), "run zpool on 10.77.1.21: EOFError"),
-    ],
-)
-def test_a_command_that_fails_is_one_sentence(remote: Make, session: Session, sentence: str) -> None:
-    with pytest.raises(RemoteError) as caught:
-        remote(session).run(["zpool", "status"], timeout_s=7)
-    assert str(caught.value).strip() == sentence
