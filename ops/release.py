@@ -62,7 +62,7 @@ def ensure(region: Region, cache: Path, image_root: Path, progress: Callable[[st
     folder = region.state_dir / "release"
     tarball = folder / f"mobula-{name}.tar.gz"
     if not tarball.exists():
-        libraries = _libraries(cache, image_root, progress)
+        unpacked = libraries(cache, image_root, progress)
         progress(f"packing release {name}")
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("mobula-*"):
@@ -70,7 +70,7 @@ def ensure(region: Region, cache: Path, image_root: Path, progress: Callable[[st
         work = folder / f"mobula-{name}.new"
         _install_package(work / "lib" / "mobula", image_root)
         with tarfile.open(work / "tar", "w:gz", compresslevel=1) as tar:
-            tar.add(libraries, f"{name}/lib", filter=_owned_by_root)
+            tar.add(unpacked, f"{name}/lib", filter=_owned_by_root)
             tar.add(work / "lib" / "mobula", f"{name}/lib/mobula", filter=_owned_by_root)
             launcher = work / "python"
             launcher.write_text(LAUNCHER)
@@ -99,7 +99,12 @@ def _install_package(target: Path, image_root: Path) -> None:
     _compile(target, image_root)
 
 
-def _libraries(cache: Path, image_root: Path, progress: Callable[[str], None]) -> Path:
+def libraries(cache: Path, image_root: Path, progress: Callable[[str], None]) -> Path:
+    """The folder with the services' libraries of this clone's pins; unpacked into the cache first unless it is there.
+
+    Raises:
+        OperatorError: pip could not.
+    """
     digest = hashlib.sha256(PINS.read_bytes() + repr((PYTHON_VERSION, PLATFORMS)).encode()).hexdigest()[:12]
     done = cache / "wheels" / digest
     if done.is_dir():
