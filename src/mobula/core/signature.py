@@ -130,6 +130,11 @@ def signing_string(
     return "\n".join(lines).encode("latin-1", errors="replace")
 
 
+def signed_date(signature: Signature, header: Callable[[str], str | None]) -> str | None:
+    """The date that the client signed. Any other in the request is anybody's: an old request could be sent again beside a new one."""
+    return header("date" if "date" in signature.headers else "x-date")
+
+
 def check_age(date: str | None, now: dt.datetime) -> None:
     """A request that is too old is refused first, whoever sends it.
 
