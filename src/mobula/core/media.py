@@ -29,8 +29,9 @@ def content_type(value: str | None) -> str:
     value = value.strip()
     if _TYPE.match(value):
         return value
-    name = value if "." in value else f"x.{value}"
-    return mimetypes.guess_type(name, strict=False)[0] or DEFAULT_TYPE
+    # the extension alone: from Python 3.13 on guess_type takes a name for a URL, and raises ValueError for some
+    extension = re.split(r"[./\\]", value)[-1]
+    return mimetypes.guess_type(f"x.{extension}", strict=False)[0] or DEFAULT_TYPE
 
 
 def is_directory_type(value: str | None) -> bool:
