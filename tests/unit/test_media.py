@@ -196,6 +196,13 @@ def test_custom_headers_past_their_limit_are_dropped() -> None:
     assert media.kept_headers(sent, directory=False).keys() == {"m-a", "m-b", "cache-control"}
 
 
+def test_the_limit_of_custom_headers_is_in_bytes_as_received() -> None:
+    """Section 14: 4096 bytes. A header's value arrives as one character a byte, whatever the client wrote."""
+    value = ("\u043c" * 2048).encode().decode("latin-1")
+    assert media.kept_headers([("m-a", value)], directory=False) == {"m-a": value}
+    assert media.kept_headers([("m-a", value + "x")], directory=False) == {}
+
+
 STORED = {
     "access-control-allow-origin": "http://a, http://b", "access-control-allow-methods": "GET, head",
     "access-control-allow-headers": "x-h", "access-control-expose-headers": "x-e", "access-control-max-age": "7",

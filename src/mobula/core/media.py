@@ -93,7 +93,7 @@ def kept_headers(headers: Iterable[tuple[str, str]], *, directory: bool) -> dict
     for raw, value in headers:
         name = raw.lower()
         if _CUSTOM.fullmatch(name):
-            size_bytes += len(value.encode())
+            size_bytes += len(value)  # a character of a received header is one byte
             if size_bytes <= CUSTOM_BYTES_MAX:
                 found[name] = value
         elif name in KEPT and not (directory and name == "content-disposition"):
