@@ -21,7 +21,7 @@ _ZONES = {"UTC": "GMT", "Z": "GMT"}
 
 
 def parse_date(text: str) -> dt.datetime | None:
-    """A date in any of the forms that clients send; None if it is none.
+    """A date in any of the forms that clients send, in UTC; None if it is none.
 
     RFC 1123 with GMT or ``UTC``, the two obsolete forms, American zone letters, ISO 8601, and ``2026-11-23 02:50:32 +0000``.
     """
@@ -30,7 +30,7 @@ def parse_date(text: str) -> dt.datetime | None:
         text = re.sub(rf"\b{spelled}$", meant, text) if not re.match(r"\d{4}-", text) else text
     try:
         found = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         found = None
     if found is None and re.match(r"\d{4}-\d\d-\d\d", text):
         try:
@@ -39,4 +39,7 @@ def parse_date(text: str) -> dt.datetime | None:
             return None
     if found is None:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+    try:
+        return found.astimezone(dt.UTC) if found.tzinfo else found.replace(tzinfo=dt.UTC)
+    except OverflowError:
+        return None  # a zone that leads beyond the years 1 to 9999

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 RSA_BITS_MIN = 1024
 TEXT_MAX = 16_384
+CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
+"""those that OpenSSH has: a fingerprint is made of its form of the key"""
 Key = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
@@ -51,6 +53,10 @@ def load_public_key(text: str) -> PublicKey:
         ) from error
     if not isinstance(key, Key):
         raise InvalidKey(f"read a public key: {type(key).__name__} is not supported; use RSA, ECDSA or Ed25519")
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in CURVES:
+        raise InvalidKey(
+            f"read a public key: ECDSA over {key.curve.name} is not supported; use nistp256, nistp384 or nistp521"
+        )
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < RSA_BITS_MIN:
         raise InvalidKey(f"read a public key: RSA with {key.key_size} bits; at least {RSA_BITS_MIN} are needed")
     parts = text.split(None, 2)

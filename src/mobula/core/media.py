@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import re
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote, unquote_to_bytes
 
 from mobula.core.errors import ApiError
 
@@ -20,6 +21,10 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _DISPOSITION = re.compile(
     r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*(?:;|$)'
 )
+_EXTENDED = re.compile(
+    r"(utf-8|iso-8859-1)'[0-9A-Za-z-]*'((?:%[0-9A-Fa-f]{2}|[!#$&+.^_`|~0-9A-Za-z-])*)", re.ASCII | re.IGNORECASE
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def content_type(value: str | None) -> str:
@@ -29,8 +34,9 @@ def content_type(value: str | None) -> str:
     value = value.strip()
     if _TYPE.match(value):
         return value
-    name = value if "." in value else f"x.{value}"
-    return mimetypes.guess_type(name, strict=False)[0] or DEFAULT_TYPE
+    # the extension alone: from Python 3.13 on guess_type takes a name for a URL, and raises ValueError for some
+    extension = re.split(r"[./\\]", value)[-1]
+    return mimetypes.guess_type(f"x.{extension}", strict=False)[0] or DEFAULT_TYPE
 
 
 def is_directory_type(value: str | None) -> bool:
@@ -62,23 +68,45 @@ def disposition(value: str) -> str:
     """
     kind, _, rest = value.partition(";")
     kind = kind.strip().lower()
-    if not _TOKEN.fullmatch(kind):
-        raise ApiError.of("BadRequestError", why=f"Content-Disposition {value!r} can't be parsed")
+    refused = ApiError.of("BadRequestError", why=f"Content-Disposition {value!r} can't be parsed")
+    if not _TOKEN.fullmatch(kind) or _CONTROL.search(value):
+        raise refused
     parameters = []
     position = 0
     while position < len(rest):
         match = _DISPOSITION.match(rest, position)
         if match is None:
-            raise ApiError.of("BadRequestError", why=f"Content-Disposition {value!r} can't be parsed")
+            raise refused
         name, found = match[1].lower(), match[2]
         if found.startswith('"'):
             found = re.sub(r"\\(.)", r"\1", found[1:-1])
-        if name == "filename":
-            found = re.split(r"[/\\]", found)[-1]
-        quoted = found.replace("\\", "\\\\").replace('"', '\\"')
-        parameters.append(f'; {name}="{quoted}"')
+        written = _extended(name, found) if name.endswith("*") else _quoted(_base(name, found))
+        if written is None:
+            raise refused
+        parameters.append(f"; {name}={written}")
         position = match.end()
     return kind + "".join(parameters)
+
+
+def _base(name: str, found: str) -> str:
+    return re.split(r"[/\\]", found)[-1] if name in {"filename", "filename*"} else found
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _extended(name: str, found: str) -> str | None:
+    """A value of the form ``charset'language'escapes`` (RFC 8187), which is never quoted; None if it is none."""
+    match = _EXTENDED.fullmatch(found)
+    if match is None:
+        return None
+    try:
+        text = unquote_to_bytes(match[2]).decode(match[1])
+    except UnicodeDecodeError:
+        return None
+    return "UTF-8''" + quote(_base(name, text), safe="!#$&+-.^_`|~")
 
 
 def kept_headers(headers: Iterable[tuple[str, str]], *, directory: bool) -> dict[str, str]:
@@ -92,7 +120,7 @@ def kept_headers(headers: Iterable[tuple[str, str]], *, directory: bool) -> dict
     for raw, value in headers:
         name = raw.lower()
         if _CUSTOM.fullmatch(name):
-            size_bytes += len(value.encode())
+            size_bytes += len(value)  # a character of a received header is one byte
             if size_bytes <= CUSTOM_BYTES_MAX:
                 found[name] = value
         elif name in KEPT and not (directory and name == "content-disposition"):

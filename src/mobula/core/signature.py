@@ -10,7 +10,7 @@ import binascii
 import datetime as dt
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -101,7 +101,7 @@ def parse_key_id(key_id: str) -> KeyId:
         account, user, fingerprint = parts[0], parts[1], parts[3]
     else:
         raise ApiError.of("InvalidKeyId")
-    if not (account and fingerprint):
+    if not account or user == "" or not fingerprint:
         raise ApiError.of("InvalidKeyId")
     return KeyId(account, user, fingerprint.removeprefix("MD5:"))
 
@@ -128,6 +128,11 @@ def signing_string(
                 raise _invalid(f"{name} was not in the request")
             lines.append(f"{name}: {value}")
     return "\n".join(lines).encode("latin-1", errors="replace")
+
+
+def signed_date(signature: Signature, header: Callable[[str], str | None]) -> str | None:
+    """The date that the client signed. Any other in the request is anybody's: an old request could be sent again beside a new one."""
+    return header("date" if "date" in signature.headers else "x-date")
 
 
 def check_age(date: str | None, now: dt.datetime) -> None:
@@ -176,8 +181,3 @@ def verify(signature: Signature, text: bytes, pem: str) -> bool:
     except (InvalidSignature, ValueError, UnsupportedAlgorithm):
         return False
     return True
-
-
-def default_headers(names: Sequence[str]) -> tuple[str, ...]:
-    """What is signed when the header does not say: `x-date` if the request has one, else `date`."""
-    return ("x-date",) if "x-date" in names else ("date",)

@@ -8,6 +8,10 @@
 
 Invariant (tested with every interruption): `Reply` of success comes only after `wanted` copies in that many servers of one group are stored
 with equal size and MD5, and after `Commit` has been answered. Whatever ends otherwise leaves at most files that no entry names.
+Hence no `Abort` after `Commit`: the entry may be there already, or come to be, and it names the copies.
+
+Every server that was asked is told to abort when its group is given up or the PUT fails, whether it has answered or not; an event of a
+server outside the present group is the driver's mistake, as it has to drop what it hears of servers that it was told to abort.
 """
 
 from __future__ import annotations
@@ -94,23 +98,25 @@ class Put:
         return self.group.servers[: self.wanted] if self.group else ()
 
     def begin(self) -> list[Effect]:
-        """The first effects."""
+        """The first effects; once."""
+        self._must_be(State.OPENING)
+        if self.group is not None:
+            raise WrongEvent("begun before")
         return self._next_group()
 
     def _next_group(self) -> list[Effect]:
         self.opened.clear()
-        while self.tries > 0:
+        self.group = None
+        while self.tries > 0 and (group := next(self._groups, None)) is not None:
             self.tries -= 1
-            self.group = next(self._groups, None)
-            if self.group is None:
-                break
-            if len(self.servers) == self.wanted:
-                return [Open(self.group, self.servers)]
+            if len(group.servers) >= self.wanted:
+                self.group = group
+                return [Open(group, self.servers)]
         return self._fail(self.why)
 
     def copy_opened(self, server: str) -> list[Effect]:
         """A server is ready to take its copy."""
-        self._must_be(State.OPENING)
+        self._must_be(State.OPENING, server)
         self.opened.add(server)
         if self.opened == {s.id for s in self.servers}:
             self.state = State.STREAMING
@@ -119,10 +125,10 @@ class Put:
 
     def copy_refused(self, server: str, why: str) -> list[Effect]:
         """A server won't or can't take a copy, and no byte has been taken from the client yet: another group."""
-        self._must_be(State.OPENING)
+        self._must_be(State.OPENING, server)
         self.why = f"{server}: {why}"
-        abandoned = tuple(s for s in self.servers if s.id in self.opened)
-        return [*([Abort(abandoned)] if abandoned else []), *self._next_group()]
+        asked = tuple(s for s in self.servers if s.id != server)
+        return [*([Abort(asked)] if asked else []), *self._next_group()]
 
     def body_ended(self, size_bytes: int, md5: bytes) -> list[Effect]:
         """The client has sent everything: so much, with this MD5."""
@@ -132,7 +138,7 @@ class Put:
 
     def copy_stored(self, server: str, size_bytes: int, md5: bytes) -> list[Effect]:
         """A server has the copy on disk, and says its size and MD5."""
-        self._must_be(State.STORING)
+        self._must_be(State.STORING, server)
         if (size_bytes, md5) != (self.size_bytes, self.md5):
             return self._fail(
                 f"{server} stored {size_bytes} bytes with MD5 {md5.hex()}, {self.size_bytes} with {self.md5.hex()} were sent"
@@ -145,12 +151,11 @@ class Put:
 
     def copy_failed(self, server: str, why: str) -> list[Effect]:
         """A copy was lost while or after bytes flowed: the PUT fails."""
-        if self.state not in {State.STREAMING, State.STORING}:
-            raise WrongEvent(f"copy failed while {self.state}")
+        self._must_be(State.STORING if self.state == State.STORING else State.STREAMING, server)
         return self._fail(f"{server}: {why}")
 
     def abandoned(self, why: str) -> list[Effect]:
-        """The client went away, or what it sent is not what it said."""
+        """The client went away, what it sent is not what it said, or the commit was refused or not answered."""
         return [] if self.state in {State.DONE, State.FAILED} else self._fail(why)
 
     def committed(self) -> list[Effect]:
@@ -160,10 +165,12 @@ class Put:
         return [Reply()]
 
     def _fail(self, why: str) -> list[Effect]:
-        servers = self.servers if self.state != State.OPENING else ()
+        servers = self.servers if self.state != State.COMMITTING else ()
         self.state, self.why = State.FAILED, why
         return [*([Abort(servers)] if servers else []), Reply(why)]
 
-    def _must_be(self, state: State) -> None:
+    def _must_be(self, state: State, server: str | None = None) -> None:
         if self.state != state:
             raise WrongEvent(f"expected {state}, is {self.state}")
+        if server is not None and server not in {s.id for s in self.servers}:
+            raise WrongEvent(f"{server} was not asked for a copy")

@@ -28,7 +28,7 @@ async def authenticate(request: Request, accounts: Accounts, now: dt.datetime) -
         return None
     parsed = signature.parse(authorization, ("x-date",) if header("x-date") else ("date",))
     text = signature.signing_string(parsed, request.method, request.target.decode("latin-1"), request.version, header)
-    signature.check_skew(header("date") or header("x-date"), now)
+    signature.check_skew(signature.signed_date(parsed, header), now)
     key_id = signature.parse_key_id(parsed.key_id)
     account = await accounts.get(key_id.account, key=key_id.fingerprint)
     if account is None:
