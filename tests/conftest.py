@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes is a benchmark's business: on a busy machine it says nothing about the code.
+settings.register_profile("mobula", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mobula")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

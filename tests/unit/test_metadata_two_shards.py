@@ -139,7 +139,7 @@ def test_whoever_dies_leaves_a_state_that_the_next_one_finishes(steps: int, kind
 PLANS = {"make": two.make, "remove": two.remove, "exist": two.exist}
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     kinds=st.lists(st.sampled_from(["make", "remove", "exist", "sweep", "put"]), min_size=2, max_size=6),
     turns=st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60),

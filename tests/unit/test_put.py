@@ -276,5 +276,5 @@ class EveryOrder(RuleBasedStateMachine):
         assert bool(self.replies) == (self.put.state in {State.DONE, State.FAILED})
 
 
-EveryOrder.TestCase.settings = settings(max_examples=200, stateful_step_count=20, deadline=None)
+EveryOrder.TestCase.settings = settings(max_examples=200, stateful_step_count=20)
 TestEveryOrder = EveryOrder.TestCase

@@ -473,7 +473,7 @@ MESSAGES = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(messages=st.lists(MESSAGES, min_size=1, max_size=5), cuts=st.lists(st.integers(0, 200), max_size=6))
 def test_where_the_bytes_are_split_changes_nothing(messages: list[bytes], cuts: list[int]) -> None:
     seen: list[bytes] = []
@@ -511,7 +511,7 @@ GARBAGE = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(parts=st.lists(GARBAGE, max_size=8))
 def test_garbage_never_hangs_or_breaks_the_server(parts: list[bytes]) -> None:
     failures: list[dict[str, object]] = []

@@ -29,7 +29,8 @@ class CallbackModule(CallbackBase):
         self._say("play", name=play.get_name())
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:  # noqa: ARG002
-        self._say("task", name=task.get_name())
+        if task.action != "ansible.builtin.validate_argument_spec":  # one for each role, of no use to who waits
+            self._say("task", name=task.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
         if result.result.get("changed"):

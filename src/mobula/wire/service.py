@@ -168,10 +168,11 @@ class Frame[C: Config]:
             asyncio.get_running_loop().add_signal_handler(number, signalled)
         listen, reuse_port = getattr(config, "listen", "0.0.0.0"), getattr(config, "reuse_port", False)
         servers: list[HttpServer] = []
+        ports: list[int] = []
         for port, handler in self._listeners():
             server = HttpServer(handler, identity=self._identity, limits=self._limits, observe=_observe)
             try:
-                await server.listen(listen, port, tls=tls, reuse_port=reuse_port)
+                ports.append(await server.listen(listen, port, tls=tls, reuse_port=reuse_port))
             except OSError as error:
                 logger.error("not started", why=f"listen on {listen}:{port}: {error.strerror}; free that port")
                 return 1
@@ -188,7 +189,7 @@ class Frame[C: Config]:
             gc.collect()
             gc.freeze()  # what is there now stays; later collections needn't look at it
             notify("READY=1")
-            logger.info("ready", version=VERSION, config_digest=self._digest)
+            logger.info("ready", port=ports[0], version=VERSION, config_digest=self._digest)
             async with asyncio.TaskGroup() as group:
                 watchdog = group.create_task(_watchdog())
                 await told_to_stop.wait()
