@@ -37,11 +37,21 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a registrar finds out whether the service is well. `kind`: http (2xx at `path`), tcp (accepts), dns (answers)."""
+    """How a registrar finds out whether the service is well. `kind`: http (2xx at `path`), tcp (accepts), dns (answers).
+
+    `uplink`: the service is of use only while its AZ reaches the internet."""
 
     kind: Literal["http", "tcp", "dns"]
     port: int
     path: str = ""
+    uplink: bool = False
+
+
+class Restarts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A service that was started so often within so many seconds stays down: who keeps crashing must not keep coming back."""
+
+    count: int
+    seconds: int
 
 
 class Registered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,8 +82,11 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     status: Endpoint | None = None
     registered: Registered | None = None
     stop_seconds: int
+    stop_signal: str = "SIGTERM"
     kill_mode: str = "control-group"
     restart_delay_seconds: float = 0.5
+    max_restarts: Restarts | None = None
+    """without it: again and again, for whatever others can't do without"""
     open_files: int = 16384
     environment: dict[str, str] = {}
     writable: tuple[str, ...] = ()

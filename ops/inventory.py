@@ -38,9 +38,10 @@ class Zone(msgspec.Struct, frozen=True):
 
 
 class Networks(msgspec.Struct, frozen=True):
-    """Addresses outside the zones; `op` is where the operator's commands come from."""
+    """Addresses outside the zones; `op` is where the operator's commands come from, `pub` one on the internet's side."""
 
     op: str
+    pub: str
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -214,6 +215,7 @@ def host_variables(layout: Layout, host: Machine) -> dict[str, Any]:
             "zookeeper": zookeeper,
             "session_s": SESSION_S,
             "status_port": status_ports.get("registrar"),
+            "uplink": layout.networks.pub,
             "services": [
                 {"name": r.name, "port": r.port, "check": {**msgspec.to_builtins(r.check), **CHECK}} for r in registered
             ],

@@ -251,6 +251,7 @@ def test_the_edge_lets_in_the_web_and_dns_and_nothing_else() -> None:
     inside = [line.strip() for line in rules.splitlines() if 'iifname "pub"' in line]
     assert inside == [
         'iifname "pub" ip daddr { 10.77.1.81, 10.77.1.82 } tcp dport { 80, 443 } accept',
+        'iifname "pub" ip daddr { 10.77.1.81, 10.77.1.82 } tcp flags & (syn | ack) != syn accept',
         'iifname "pub" ip daddr { 10.77.1.11 } udp dport 53 accept',
         'iifname "pub" ip daddr { 10.77.1.11 } tcp dport 53 accept',
         'iifname "pub" drop',

@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from mobula.names.registrar import Check, Registrar, RegistrarConfig, Wanted
@@ -24,7 +25,7 @@ def registrar(*checks: Check) -> Registrar:
     return Registrar(
         RegistrarConfig(
             region="lab", host="lab-a-api-01", az="a", address="127.0.0.1", zookeeper=("127.0.0.1:1",), session_s=4.0,
-            status_port=0, services=services,
+            status_port=0, uplink="127.0.0.1", services=services,
         )
     )  # fmt: skip
 
@@ -98,6 +99,22 @@ async def test_a_service_that_answers_is_well(kind: str, said: bytes) -> None:
 async def test_a_service_that_answers_badly_is_not_and_the_sentence_says_how(kind: str, said: bytes, why: str) -> None:
     async with listening(saying(said)) as port:
         assert why in await ask(check(kind, port))
+
+
+@pytest.mark.parametrize(
+    ("uplink", "why"),
+    [
+        ("127.0.0.1", ""),  # refuses the port
+        ("255.255.255.255", "255.255.255.255 does not answer: this AZ's uplink is down"),
+    ],
+)
+async def test_a_service_that_needs_the_uplink_is_well_only_with_it(uplink: str, why: str) -> None:
+    async with listening(saying(http("200 OK"))) as port:
+        service = registrar()
+        service._config = msgspec.structs.replace(service._config, uplink=uplink)
+        asked = service._ask(msgspec.structs.replace(check("http", port), uplink=True, timeout_s=1.0))
+        assert await asyncio.wait_for(asked, BOUND_S) == why
+        await service._http.close()
 
 
 @pytest.mark.parametrize("kind", ["http", "dns"])

@@ -191,6 +191,7 @@ def do_unit(unit: dict[str, Any], state: dict[str, str], check: bool, pending: b
 
 def start(name: str) -> None:
     try:
+        systemctl("reset-failed", name)  # also one that has crashed so often that systemd gave it up
         systemctl("restart", name)
     except Refused as error:
         argv = ["journalctl", "--no-pager", "--output=cat", "--lines=20", f"--unit={name}"]

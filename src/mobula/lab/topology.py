@@ -238,6 +238,8 @@ table inet edge {{
   chain forward {{
     type filter hook forward priority 0; policy accept;
     iifname "pub" ip daddr {{ {balancers} }} tcp dport {{ 80, 443 }} accept
+    # Answers to what a loadbalancer asks outside: it must find out whether its uplink lives.
+    iifname "pub" ip daddr {{ {balancers} }} tcp flags & (syn | ack) != syn accept
     iifname "pub" ip daddr {{ {names} }} udp dport 53 accept
     iifname "pub" ip daddr {{ {names} }} tcp dport 53 accept
     iifname "pub" drop

@@ -22,10 +22,15 @@ from mobula.wire.zookeeper import Client, Registration
 log = structlog.get_logger()
 
 TTL_S = 5
+UPLINK_PORT = 9
+"""discard (RFC 863): nobody listens there, and the refusal is all that is wanted"""
+UPLINK_S = 0.5
 
 
 class Check(msgspec.Struct, frozen=True):
-    """How a service's health is found out. `kind`: http (2xx at `path`), tcp (accepts), dns (answers for the root)."""
+    """How a service's health is found out. `kind`: http (2xx at `path`), tcp (accepts), dns (answers for the root).
+
+    With `uplink` it is of use only while this AZ reaches the internet."""
 
     kind: str
     port: int
@@ -34,6 +39,7 @@ class Check(msgspec.Struct, frozen=True):
     timeout_s: float
     fall: int
     rise: int
+    uplink: bool = False
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -54,6 +60,8 @@ class RegistrarConfig(msgspec.Struct, frozen=True, kw_only=True):
     zookeeper: tuple[str, ...]
     session_s: float
     status_port: int
+    uplink: str
+    """an address on the internet's side, whose host answers or refuses"""
     services: tuple[Wanted, ...]
 
 
@@ -123,6 +131,8 @@ class Registrar:
         """Empty if the service is well, else why it is not."""
         try:
             async with asyncio.timeout(check.timeout_s):
+                if check.uplink and not await _answers(self._config.uplink):
+                    return f"{self._config.uplink} does not answer: this AZ's uplink is down"
                 if check.kind == "http":
                     return await self._ask_http(check)
                 return await (_ask_dns if check.kind == "dns" else _ask_tcp)(self._config.address, check.port)
@@ -138,6 +148,19 @@ class Registrar:
             if 200 <= response.status < 300
             else f"{check.path} answers {response.status} {body[:200].decode(errors='replace')}"
         )
+
+
+async def _answers(address: str) -> bool:
+    """The host at `address` lives: it refuses the port, or even takes it."""
+    try:
+        async with asyncio.timeout(UPLINK_S):
+            _, writer = await asyncio.open_connection(address, UPLINK_PORT)
+    except ConnectionRefusedError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def _ask_tcp(address: str, port: int) -> str:
