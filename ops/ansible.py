@@ -36,8 +36,11 @@ class Task(msgspec.Struct, frozen=True, tag_field="event", tag="task"):
 
 
 class Changed(msgspec.Struct, frozen=True, tag_field="event", tag="changed"):
+    """A task that changed a host, or in check mode would have; `items` say what."""
+
     host: str
     task: str
+    items: tuple[str, ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
@@ -62,9 +65,19 @@ Event = Play | Task | Changed | Failure | Hosts
 """what the callback plugin `progress` says, one JSON object a line"""
 
 
-def read_events(lines: Iterable[str], on_progress: Callable[[str], None]) -> tuple[Recap, list[Failure], list[str]]:
-    """Progress of the callback's events; the recap, the failures, and lines that are no events (warnings, crashes)."""
-    recap, failures, other = Recap(0, 0, 0), [], []
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a playbook did; `other`: lines that are no events (warnings, crashes)."""
+
+    recap: Recap
+    changes: tuple[Changed, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    other: tuple[str, ...] = ()
+
+
+def read_events(lines: Iterable[str], on_progress: Callable[[str], None]) -> Outcome:
+    """Progress of the callback's events, and what they come to."""
+    recap, changes, failures, other = Recap(0, 0, 0), [], [], []
     for line in lines:
         try:
             event = msgspec.json.decode(line.encode(errors="replace"), type=Event)
@@ -77,12 +90,14 @@ def read_events(lines: Iterable[str], on_progress: Callable[[str], None]) -> tup
                 on_progress(f"ansible: {event.name}")
             case Task():
                 on_progress(f"ansible:   {event.name}")
+            case Changed():
+                changes.append(event)
             case Failure():
                 failures.append(event)
             case Hosts():
                 counts = event.hosts.values()
                 recap = Recap(*(sum(getattr(c, k) for c in counts) for k in ("ok", "changed", "failures")))
-    return recap, failures, other
+    return Outcome(recap, tuple(changes), tuple(failures), tuple(other))
 
 
 def environment(region: Region) -> dict[str, str]:
@@ -128,17 +143,42 @@ def _public(path: Path) -> str:
     return " ".join(path.read_text().split()[:2])
 
 
-def run_playbook(
-    region: Region, playbook: str, *, on_progress: Callable[[str], None], limit: str | None = None, check: bool = False
-) -> Recap:
+def run_playbook(region: Region, playbook: str, *, on_progress: Callable[[str], None]) -> Recap:
     """Run one of ``playbooks/`` on the region.
 
     Raises:
         OperatorError: names the first failed host, its task and message.
     """
-    argv = [str(Path(sys.executable).parent / "ansible-playbook"), str(REPO / "playbooks" / playbook)]
-    argv += [f"--limit={limit}"] if limit else []
-    argv += ["--check", "--diff"] if check else []
+    code, outcome = _run(region, playbook, on_progress)
+    if code or outcome.failures:
+        raise OperatorError(f"run {playbook} on region {region.name!r}: {_first(outcome)}")
+    on_progress(f"ansible: {outcome.recap}")
+    return outcome.recap
+
+
+def drift(region: Region, playbook: str, hosts: Iterable[str], *, on_progress: Callable[[str], None]) -> list[str]:
+    """What the playbook would change on these hosts, a line each; changes nothing.
+
+    Raises:
+        OperatorError: Ansible itself failed.
+    """
+    wanted = sorted(hosts)
+    if not wanted:
+        return []
+    code, outcome = _run(region, playbook, on_progress, "--check", f"--limit={','.join(wanted)}")
+    if code and not outcome.failures:
+        raise OperatorError(f"look for changes on region {region.name!r}: {_first(outcome)}")
+    return lines_of(outcome)
+
+
+def lines_of(outcome: Outcome) -> list[str]:
+    """One line per thing that would change, and per host that could not be looked at or refuses."""
+    lines = [f"change {c.host}: {item}" for c in outcome.changes for item in c.items or (c.task,)]
+    return sorted([*lines, *(f"look at {f.host}: {' '.join(f.message.split())}" for f in outcome.failures)])
+
+
+def _run(region: Region, playbook: str, on_progress: Callable[[str], None], *options: str) -> tuple[int, Outcome]:
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), str(REPO / "playbooks" / playbook), *options]
     with subprocess.Popen(
         argv,
         stdout=subprocess.PIPE,
@@ -149,16 +189,13 @@ def run_playbook(
         cwd=REPO,
     ) as process:
         assert process.stdout is not None  # noqa: S101
-        recap, failures, other = read_events(process.stdout, on_progress)
-    if process.returncode or failures:
-        raise OperatorError(f"run {playbook} on region {region.name!r}: {_first(failures, other)}")
-    on_progress(f"ansible: {recap}")
-    return recap
+        outcome = read_events(process.stdout, on_progress)
+    return process.returncode, outcome
 
 
-def _first(failures: list[Failure], other: list[str]) -> str:
-    if failures:
-        first = failures[0]
-        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+def _first(outcome: Outcome) -> str:
+    if outcome.failures:
+        first = outcome.failures[0]
+        more = f" (and {len(outcome.failures) - 1} more)" if len(outcome.failures) > 1 else ""
         return f"{first.host}, task {first.task!r}: {' '.join(first.message.split())}{more}"
-    return " ".join(other[-5:])[-600:] or "ansible-playbook ended without saying why"
+    return " ".join(outcome.other[-5:])[-600:] or "ansible-playbook ended without saying why"

@@ -225,7 +225,12 @@ def plan(region: Region, asked_profile: str | None, progress: Progress) -> Plan:
             return Plan((f"create region {region.name} with profile {profile}: {_hosts_count(profile)} machines",))
         terraform = Terraform(region, profile=_profile_file(profile), image=image.root_of(CACHE), progress=progress)
         terraform.init()
-        lines = list(terraform.plan().lines)
+        planned = terraform.plan()
+        lines = list(planned.lines)
+        if all(change.machine for change in planned.todo):  # without networks nobody can be asked
+            todo = {change.machine for change in planned.todo}
+            with progress.step("looking for changes on the machines that stand"):
+                lines += ansible.drift(region, "site.yml", set(region.hosts) - todo, on_progress=lambda _: None)
         if release.version() != release.installed(region):
             lines.append(f"install release {release.version()} beside {release.installed(region)}")
         if not door.door_is_open(region.name):

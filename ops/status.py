@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,10 @@ from ops.remote import Remote, RemoteError
 
 ON_HOST = (Path(__file__).parent / "facts" / "on_host.py").read_text()
 LOOK_TIMEOUT_S = 25.0
+PATRONI_PORT = 8008
+CERTIFICATE_DAYS_MIN = 30
+DISK_FREE_MIN = 0.05
+LAG_BYTES_MAX = 64 << 20
 
 
 class ServiceFacts(msgspec.Struct, frozen=True):
@@ -37,12 +42,33 @@ class ServiceFacts(msgspec.Struct, frozen=True):
         return self.status if isinstance(self.status, dict) else {"error": "its status is no JSON object"}
 
 
+class PoolFacts(msgspec.Struct, frozen=True):
+    """What it says of a storage host's ZFS pool; `scan` in ZFS's words: the last or running scrub or resilver."""
+
+    health: str
+    used: str = ""
+    scan: str = ""
+    spares_in_use: int = 0
+
+    @property
+    def resilver(self) -> str:
+        """How far a running resilver is; empty without one."""
+        if "in progress" not in self.scan:
+            return ""
+        done = re.search(r"[\d.]+% done", self.scan)
+        return f"{'resilver' if 'resilver' in self.scan else 'scrub'} {done[0] if done else 'running'}"
+
+
 class HostFacts(msgspec.Struct, frozen=True):
-    """What it says of its host."""
+    """What it says of its host; `cluster` is Patroni's view of a metadata host's shard."""
 
     services: dict[str, ServiceFacts]
     release: str | None = None
-    pool: str | None = None
+    pool: PoolFacts | None = None
+    cluster: Any = None
+    disk_free_bytes: int = 0
+    disk_size_bytes: int = 0
+    certificate_days_left: dict[str, int | None] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +110,14 @@ class HostStatus:
     release: str
     role: str
     """metadata hosts: leader, sync_standby or replica, as Patroni has it; storage hosts: the pool's state"""
+    note: str
+    """what else is worth knowing: a leader's lease, a standby's lag, a pool's fill and resilver"""
+    shard: int
+    lag_bytes: int | None
+    """of a standby behind its leader; None where there is none, or nobody knows"""
+    disk_free_bytes: int
+    certificate_days_left: int | None
+    """of the certificate that ends first"""
     services: Sequence[ServiceStatus]
 
 
@@ -114,6 +148,7 @@ def look(region: Region, remotes: Mapping[str, Remote], version: str) -> Status:
 def _facts(host: Host, remote: Remote) -> Facts:
     wanted = {
         "pool": host.pool,
+        "cluster_url": f"http://{host.address}:{PATRONI_PORT}/cluster" if host.pool == "metadata" else None,
         "services": [
             {
                 "name": s.name,
@@ -132,14 +167,40 @@ def _facts(host: Host, remote: Remote) -> Facts:
 
 
 def _host_status(host: Host, facts: Facts) -> HostStatus:
-    release, services = "", []
-    if isinstance(facts, HostFacts):
-        release = facts.release or ""
-        services = [_service_status(name, seen) for name, seen in facts.services.items()]
+    seen = facts if isinstance(facts, HostFacts) else HostFacts({})
+    days = [left for left in seen.certificate_days_left.values() if left is not None]
     return HostStatus(
         name=host.name, az=host.az, pool=host.pool, address=host.address, reachable=isinstance(facts, HostFacts),
-        release=release, role=_role(host, facts), services=services,
+        release=seen.release or "", role=_role(host, facts), note=_note(host, seen), shard=host.shard, lag_bytes=_lag(host, seen),
+        disk_free_bytes=seen.disk_free_bytes, certificate_days_left=min(days, default=None),
+        services=[_service_status(name, found) for name, found in seen.services.items()],
     )  # fmt: skip
+
+
+def _lag(host: Host, seen: HostFacts) -> int | None:
+    """Bytes by which this peer is behind its leader, as Patroni has it."""
+    members = seen.cluster.get("members") if isinstance(seen.cluster, dict) else None
+    for member in members if isinstance(members, list) else ():
+        if isinstance(member, dict) and member.get("name") == host.name and type(member.get("lag")) is int:
+            return int(member["lag"])
+    return None
+
+
+def _note(host: Host, seen: HostFacts) -> str:
+    if seen.pool:
+        parts = [
+            f"{seen.pool.used} full",
+            seen.pool.resilver,
+            f"{seen.pool.spares_in_use} spares in use" * bool(seen.pool.spares_in_use),
+        ]
+        return ", ".join(filter(None, parts))
+    if host.pool != "metadata":
+        return ""
+    lease = seen.services["guard"].said.get("lease") if "guard" in seen.services else None
+    if isinstance(lease, dict):
+        return f"leased by {lease.get('kind')}"
+    lag = _lag(host, seen)
+    return "" if lag is None else f"lag {lag} B"
 
 
 def _role(host: Host, facts: Facts) -> str:
@@ -151,8 +212,7 @@ def _role(host: Host, facts: Facts) -> str:
             return "leader"
         return "sync_standby" if said.get("sync_standby") else str(said.get("role", ""))
     if host.pool == "storage":
-        columns = (facts.pool or "").split()
-        return columns[1] if len(columns) > 1 else "no pool"
+        return facts.pool.health if facts.pool else "no pool"
     return ""
 
 
@@ -179,6 +239,7 @@ def _findings(hosts: Iterable[Host], facts: Iterable[Facts], version: str) -> It
                 "mobula up installs it",
             )
         yield from _service_findings(host, seen.services)
+        yield from _room_findings(host, seen)
         if host.pool == "storage" and _role(host, seen) != "ONLINE":
             yield Finding(
                 host.name, f"its ZFS pool is {_role(host, seen)}", f"mobula ssh {host.name} -- zpool status tank"
@@ -193,6 +254,24 @@ def _service_findings(host: Host, services: Mapping[str, ServiceFacts]) -> Itera
             yield Finding(host.name, f"{name}: {status.why}{log}", f"mobula logs {host.name} {name}")
         elif seen.digest and seen.said.get("config_digest") not in (None, seen.digest):
             yield Finding(host.name, f"{name} runs with an older config than lies on disk", "mobula up restarts it")
+
+
+def _room_findings(host: Host, seen: HostFacts) -> Iterable[Finding]:
+    """What will run out: certificates, the disk, a standby's patience."""
+    for name, left in seen.certificate_days_left.items():
+        if left is None or left < CERTIFICATE_DAYS_MIN:
+            what = "can't be read" if left is None else f"ends in {left} days"
+            yield Finding(
+                host.name,
+                f"its certificate {name} {what}",
+                "remove it from the region's secrets; mobula up makes another",
+            )
+    if seen.disk_free_bytes < seen.disk_size_bytes * DISK_FREE_MIN:
+        room = f"{seen.disk_free_bytes >> 20} of {seen.disk_size_bytes >> 20} MiB"
+        yield Finding(host.name, f"its disk has {room} left", f"mobula ssh {host.name} -- du -xh --max-depth=3 /var")
+    lag = _lag(host, seen)
+    if lag is not None and lag > LAG_BYTES_MAX:
+        yield Finding(host.name, f"is {lag >> 20} MiB behind its leader", f"mobula logs {host.name} patroni")
 
 
 def _shard_findings(statuses: Iterable[HostStatus], region: Region) -> Iterable[Finding]:
@@ -219,8 +298,16 @@ def table(status: Status) -> str:
     for host in status.hosts:
         services = " ".join(s.name if s.healthy else f"{s.name.upper()}!" for s in host.services)
         lines.append(
-            f"{host.name:{width}}  {host.address:15}  {host.role or '-':13}  {services if host.reachable else 'UNREACHABLE'}"
+            f"{host.name:{width}}  {host.address:12} {host.role or '-':13} {host.note:17} "
+            f"{services if host.reachable else 'UNREACHABLE'}".rstrip()
         )
+    days = [h.certificate_days_left for h in status.hosts if h.certificate_days_left is not None]
+    room = [h.disk_free_bytes for h in status.hosts if h.reachable]
+    if days and room:
+        lines += [
+            "",
+            f"the first certificate ends in {min(days)} days; the fullest disk has {min(room) >> 30} GiB left",
+        ]
     for finding in status.findings:
         lines += ["", f"! {finding.host}: {finding.what}", f"  -> {finding.do}"]
     return "\n".join(lines)

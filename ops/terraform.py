@@ -28,30 +28,52 @@ PARALLELISM = 8
 
 
 @dataclass(frozen=True, slots=True)
-class PlanSummary:
-    """What an apply would change: a line for each, for people; and the file that says it to Terraform."""
+class Change:
+    """One resource that an apply would change. `machine`: its host's name; empty for the networks of the region."""
 
-    lines: tuple[str, ...]
+    machine: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSummary:
+    """What an apply would change, and the file that says it to Terraform."""
+
+    todo: tuple[Change, ...]
     file: Path
 
     @property
+    def lines(self) -> tuple[str, ...]:
+        """A line per change, for people."""
+        return tuple(change.line for change in self.todo)
+
+    @property
     def changes(self) -> int:
-        return len(self.lines)
+        return len(self.todo)
 
 
-def summarize(plan: dict[str, Any]) -> tuple[str, ...]:
-    """One line per change of ``terraform show -json``'s plan."""
-    words = {("create",): "create", ("update",): "start or change", ("delete",): "remove"}
-    lines = []
+def summarize(plan: dict[str, Any]) -> tuple[Change, ...]:
+    """The changes of ``terraform show -json``'s plan."""
+    words = {("create",): "create", ("update",): "change", ("delete",): "remove"}
+    found = []
     for change in plan.get("resource_changes", []):
         actions = tuple(change["change"]["actions"])
         if actions in {("no-op",), ("read",)}:
             continue
-        name = (change["change"]["after"] or change["change"]["before"] or {}).get("name", change["address"])
-        lines.append(
-            f"{words.get(actions, 'replace')} {'machine' if change['type'] == 'lab_server' else 'networks of'} {name}"
-        )
-    return tuple(sorted(lines))
+        before, after = (change["change"][when] or {} for when in ("before", "after"))
+        name = (after or before).get("name", change["address"])
+        word = words.get(actions, "replace")
+        if change["type"] != "lab_server":
+            found.append(Change("", f"{word} networks of {name}"))
+            continue
+        # The provider reads what keeps a machine from being as wanted into its desired_state.
+        state = before.get("desired_state", "") if actions == ("update",) else ""
+        word = "start" if state == "stopped" else word
+        found.append(Change(name, f"{word} machine {name}" + (f": {state}" if state not in _STATES else "")))
+    return tuple(sorted(found, key=lambda c: c.line))
+
+
+_STATES = {"", "running", "stopped"}
 
 
 # Of a diagnostic: where in our own files it was found, and by which of our rules; of no use to an operator.

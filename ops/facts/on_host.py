@@ -10,6 +10,7 @@ import pathlib
 import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -73,18 +74,44 @@ def service_facts(service: Facts) -> Facts:
     return facts
 
 
+def pool_facts() -> Facts:
+    """ZFS's own words: name, health, sizes in bytes; what it is at; how many spares work."""
+    listed = text_of("zpool", "list", "-H", "-o", "health,capacity").split()
+    said = text_of("zpool", "status")
+    scan = [line.strip() for line in said.partition("scan:")[2].partition("config:")[0].splitlines()]
+    return {
+        "health": listed[0] if len(listed) == 2 else "no pool",  # noqa: PLR2004
+        "used": listed[1] if len(listed) == 2 else "",  # noqa: PLR2004
+        "scan": " ".join(filter(None, scan)),
+        "spares_in_use": said.count("INUSE"),
+    }
+
+
+def days_left(path: pathlib.Path) -> "int | None":
+    """Of a certificate's life."""
+    ends = text_of("openssl", "x509", "-noout", "-enddate", "-in", str(path)).partition("=")[2]
+    try:
+        return int((ssl.cert_time_to_seconds(ends) - time.time()) / 86400)
+    except ValueError:
+        return None
+
+
 def main() -> None:
     wanted = json.loads(sys.argv[1])
-    result: Facts = {"services": {}, "release": None, "pool": None, "disk_free_bytes": None}
+    result: Facts = {"services": {}, "release": None, "pool": None, "cluster": None}
     current = pathlib.Path("/opt/mobula/current")
     if current.is_symlink():
         result["release"] = current.readlink().name
     for service in wanted["services"]:
         result["services"][service["name"]] = service_facts(service)
     if wanted["pool"] == "storage":
-        result["pool"] = text_of("zpool", "list", "-H", "-o", "name,health,size,free,capacity")
+        result["pool"] = pool_facts()
+    if wanted["cluster_url"]:
+        result["cluster"] = fetch(wanted["cluster_url"])
     room = os.statvfs("/")
-    result["disk_free_bytes"] = room.f_bavail * room.f_frsize
+    result["disk_free_bytes"], result["disk_size_bytes"] = (n * room.f_frsize for n in (room.f_bavail, room.f_blocks))
+    names = ("host.pem", "client.pem", "loadbalancer.pem")
+    result["certificate_days_left"] = {n: days_left(SECRETS / n) for n in names if (SECRETS / n).exists()}
     print(json.dumps(result))
 
 

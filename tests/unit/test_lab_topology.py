@@ -20,6 +20,7 @@ from mobula.lab.topology import (
     Topology,
     commands,
     edge_rules,
+    foreign,
     merge,
     of_host,
     of_region,
@@ -264,3 +265,14 @@ def test_the_edges_rules_replace_what_was_there_in_one_step() -> None:
         "delete table inet edge",
         "table inet edge {",
     ]
+
+
+def test_a_namespace_with_somebody_elses_interface_is_not_ours() -> None:
+    up, down = Interface(frozenset(), up=True), Interface(frozenset(), up=False)
+    seen = {
+        "lab-r1": Seen({"lo": up, "br0": up, "op": up, port_name("lab-a-storage-01"): up, "tunl0": down}, frozenset()),
+        "lab-a-storage-01": Seen({"lo": up, "host0": up, "wg0": up}, frozenset()),
+        "elsewhere": Seen({"eth0": up}, frozenset()),
+    }
+    assert foreign(REGION, seen) == [("lab-a-storage-01", "wg0")]
+    assert foreign(REGION, {"lab-op": Seen({"br0": up}, frozenset())}) == [("lab-op", "br0")]

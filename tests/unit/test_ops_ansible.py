@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops import secrets
-from ops.ansible import Failure, Recap, _first, environment, read_events
+from ops.ansible import Changed, Failure, Outcome, Recap, _first, environment, lines_of, read_events
 from ops.region import Region
 
 
@@ -32,14 +32,27 @@ RUN = [
 
 def test_plays_and_tasks_are_progress_and_the_recap_is_summed_over_the_hosts() -> None:
     said: list[str] = []
-    assert read_events(RUN, said.append) == (Recap(10, 2, 0), [], ["[WARNING]: a warning"])
+    changes = (Changed("h1", "t"),)
+    assert read_events(RUN, said.append) == Outcome(Recap(10, 2, 0), changes, (), ("[WARNING]: a warning",))
     assert said == ["ansible: Storage hosts", "ansible:   zfs_pool | Make the pool"]
     assert str(Recap(10, 2, 0)) == "ok=10 changed=2 failed=0"
 
 
 def test_every_failed_host_is_noted_in_order() -> None:
     lines = [event("failed", host=h, task="t", message="m") for h in ("h1", "h2")]
-    assert read_events(lines, print)[1] == [Failure("h1", "t", "m"), Failure("h2", "t", "m")]
+    assert read_events(lines, print).failures == (Failure("h1", "t", "m"), Failure("h2", "t", "m"))
+
+
+def test_drift_is_a_line_for_each_thing_that_would_change_and_each_host_that_can_not_be_asked() -> None:
+    outcome = Outcome(
+        Recap(0, 0, 0), (Changed("h2", "Ship", ("/etc/x", "mobula-x restarted")), Changed("h1", "Do")), (Failure("h3", "t", "no\n route"),)
+    )  # fmt: skip
+    assert lines_of(outcome) == [
+        "change h1: Do",
+        "change h2: /etc/x",
+        "change h2: mobula-x restarted",
+        "look at h3: no route",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -51,13 +64,13 @@ def test_every_failed_host_is_noted_in_order() -> None:
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_event_of_ours_is_kept_as_a_line(line: str) -> None:
-    assert read_events([line + "\n"], print) == (Recap(0, 0, 0), [], [line])
+    assert read_events([line + "\n"], print) == Outcome(Recap(0, 0, 0), other=(line,))
 
 
 @given(st.lists(st.text()))
 def test_no_line_stops_the_reading(lines: list[str]) -> None:
-    recap, failures, _ = read_events([*lines, RUN[-1]], lambda _: None)
-    assert (recap, failures) == (Recap(10, 2, 0), [])
+    outcome = read_events([*lines, RUN[-1]], lambda _: None)
+    assert (outcome.recap, outcome.failures) == (Recap(10, 2, 0), ())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +84,7 @@ def test_no_line_stops_the_reading(lines: list[str]) -> None:
     ],
 )
 def test_what_went_wrong_is_one_sentence(failures: list[Failure], other: list[str], sentence: str) -> None:
-    assert _first(failures, other) == sentence
+    assert _first(Outcome(Recap(0, 0, 0), (), tuple(failures), tuple(other))) == sentence
 
 
 def test_nothing_of_the_users_ansible_is_read_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

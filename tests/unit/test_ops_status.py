@@ -44,8 +44,14 @@ def patroni(**status: Any) -> Facts:
 def healthy() -> dict[str, Facts]:
     """Facts of a region in which all is well, by host."""
     ours = {"service": "storage", "version": VERSION, "config_digest": "d1", "since": "s", "healthy": True, "why": ""}
-    common = {"release": VERSION, "pool": None, "disk_free_bytes": 1 << 30}
-    pool = "tank\tONLINE\t9.5G\t9.4G\t1%"
+    common = {
+        "release": VERSION,
+        "pool": None,
+        "disk_free_bytes": 1 << 30,
+        "disk_size_bytes": 2 << 30,
+        "certificate_days_left": {"host.pem": 3649},
+    }
+    pool = {"health": "ONLINE", "used": "1%", "scan": "none requested", "spares_in_use": 0}
     return {
         "lab-a-storage-01": {**common, "pool": pool, "services": {"zfs": service(), "storage": service(ours)}},
         "lab-a-metadata-01": {**common, "services": {"patroni": patroni(role="primary")}},
@@ -109,12 +115,24 @@ def of_storage(**values: Any) -> Callable[[dict[str, Facts]], object]:
             Finding(STORAGE, f"has no release, wanted is {VERSION}", "mobula up installs it"),
         ),
         (
-            lambda facts: facts[STORAGE].update(pool="tank\tDEGRADED\t9.5G"),
+            lambda facts: facts[STORAGE]["pool"].update(health="DEGRADED"),
             Finding(STORAGE, "its ZFS pool is DEGRADED", f"mobula ssh {STORAGE} -- zpool status tank"),
         ),
         (
-            lambda facts: facts[STORAGE].update(pool=""),
+            lambda facts: facts[STORAGE].update(pool=None),
             Finding(STORAGE, "its ZFS pool is no pool", f"mobula ssh {STORAGE} -- zpool status tank"),
+        ),
+        (
+            lambda facts: facts[STORAGE].update(certificate_days_left={"host.pem": 12}),
+            Finding(STORAGE, "its certificate host.pem ends in 12 days", "remove it from the region's secrets; mobula up makes another"),
+        ),
+        (
+            lambda facts: facts[STORAGE].update(disk_free_bytes=90 << 20),
+            Finding(STORAGE, "its disk has 90 of 2048 MiB left", f"mobula ssh {STORAGE} -- du -xh --max-depth=3 /var"),
+        ),
+        (
+            lambda facts: facts["lab-c-metadata-01"].update(cluster={"members": [{"name": "lab-c-metadata-01", "lag": 80 << 20}]}),
+            Finding("lab-c-metadata-01", "is 80 MiB behind its leader", "mobula logs lab-c-metadata-01 patroni"),
         ),
         (
             of_storage(active="failed", sub="failed", status=None, log="config refused: no such key"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ops.errors import BadInput, OperatorError
 from ops.region import REPO, Region
-from ops.terraform import PlanSummary, Terraform, condense, summarize
+from ops.terraform import Change, PlanSummary, Terraform, condense, summarize
 
 VALIDATION = """
 Error: Invalid value for variable
@@ -95,7 +95,12 @@ ONE = {"name": "lab-a-api-01"}
         ([], ()),
         ([change(["no-op"], after=ONE), change(["read"], after=ONE)], ()),
         ([change(["create"], after=ONE)], ("create machine lab-a-api-01",)),
-        ([change(["update"], before=ONE, after=ONE)], ("start or change machine lab-a-api-01",)),
+        ([change(["update"], before={**ONE, "desired_state": "running"}, after=ONE)], ("change machine lab-a-api-01",)),
+        ([change(["update"], before={**ONE, "desired_state": "stopped"}, after=ONE)], ("start machine lab-a-api-01",)),
+        (
+            [change(["update"], before={**ONE, "desired_state": "disk d03 missing"}, after=ONE)],
+            ("change machine lab-a-api-01: disk d03 missing",),
+        ),
         ([change(["delete"], before=ONE)], ("remove machine lab-a-api-01",)),
         ([change(["delete", "create"], before=ONE, after=ONE)], ("replace machine lab-a-api-01",)),
         ([change(["create", "delete"], before=ONE, after=ONE)], ("replace machine lab-a-api-01",)),
@@ -108,7 +113,7 @@ ONE = {"name": "lab-a-api-01"}
     ],
 )  # fmt: skip
 def test_a_plan_is_a_line_for_each_change(changes: list[dict[str, Any]], lines: tuple[str, ...]) -> None:
-    assert summarize({"resource_changes": changes}) == lines
+    assert PlanSummary(summarize({"resource_changes": changes}), Path("plan")).lines == lines
 
 
 def test_a_plan_without_resources_has_no_changes() -> None:
@@ -145,7 +150,7 @@ def test_a_plan_is_saved_shown_and_that_very_plan_is_applied(tmp_path: Path, mon
     plan = made.plan()
     made.apply(plan)
     file = str(tmp_path / "t/terraform/plan")
-    assert plan == PlanSummary(("create machine lab-a-api-01",), Path(file))
+    assert plan == PlanSummary((Change("lab-a-api-01", "create machine lab-a-api-01"),), Path(file))
     assert made._terraform.run == [("plan",), ("show", file), ("apply", file)]
 
 

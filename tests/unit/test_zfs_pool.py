@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,21 @@ def test_what_an_interrupted_run_left_is_completed() -> None:
 def test_a_disk_that_is_not_blank_is_refused_by_name() -> None:
     with pytest.raises(zfs.Refused, match="disk /disks/d03 is not blank"):
         zfs.plan(WANTED, zfs.Observed(disks={**DISKS, "/disks/d03": False}))
+
+
+def test_a_new_disk_in_the_place_of_a_failed_one_is_handed_to_the_pool() -> None:
+    found = replace(
+        STANDING, disks={**STANDING.disks, "/disks/d03": True, "/disks/d14": True}, spares=frozenset({"/disks/d13", "/disks/d14"})
+    )  # fmt: skip
+    assert zfs.plan(WANTED, found) == [
+        ["zpool", "replace", "tank", "/disks/d03"],
+        ["zpool", "remove", "tank", "/disks/d14"],
+        ["zpool", "add", "tank", "spare", "/disks/d14"],
+    ]
+
+
+def test_a_disk_that_the_pool_does_not_know_is_left_alone() -> None:
+    assert zfs.plan(WANTED, replace(STANDING, disks={**STANDING.disks, "/disks/d15": True})) == []
 
 
 @pytest.mark.parametrize("owner", ["", "other/t-a-storage-01", "t/t-b-storage-01"])
@@ -113,6 +129,7 @@ config:
           /disks/d14     AVAIL
 """
     assert zfs.read_members(status) == {"/disks/d01", "/disks/d02", "/disks/d13", "/disks/d14"}
+    assert zfs.read_spares(status) == {"/disks/d13", "/disks/d14"}
 
 
 def test_a_label_at_either_end_makes_a_disk_not_blank(tmp_path: Path) -> None:

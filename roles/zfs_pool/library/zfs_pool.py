@@ -33,7 +33,7 @@ EXAMPLES = """
   zfs_pool: {name: tank, dataset: objects, folder: /disks, vdevs: 3, spares: 2, owner: lab/lab-a-storage-01}
 """
 RETURN = """
-commands: {description: What was run, or would be in check mode, returned: always, type: list, elements: str}
+items: {description: "Commands that were run, or would be in check mode", returned: always, type: list, elements: str}
 """
 LABEL_BYTES = 512 * 1024
 """ZFS keeps two 256 KiB labels at each end of a disk"""
@@ -56,11 +56,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Observed:
-    """`disks`: path -> blank; `owner` None: there is no such pool, "": it has no owner; `members`: disks of the pool."""
+    """`disks`: path -> blank; `owner` None: there is no such pool, "": it has no owner; `members`: disks of the pool, spares too."""
 
     disks: dict = field(default_factory=dict)
     owner: str | None = None
     members: frozenset = frozenset()
+    spares: frozenset = frozenset()
     datasets: frozenset = frozenset()
 
 
@@ -109,9 +110,27 @@ def plan(wanted: Wanted, observed: Observed) -> list:
             f"use pool {wanted.name!r} for {wanted.owner}: its owner is {observed.owner or 'not named'}; "
             "if its data is not needed, destroy it by hand first"
         )
+    else:
+        commands += replacements(wanted.name, observed)
     if dataset not in observed.datasets:
         commands.append(["zfs", "create", dataset])
     return commands
+
+
+def replacements(pool: str, observed: Observed) -> list:
+    """New, blank disks in the places of failed ones, handed to the pool."""
+    commands = []
+    for path in sorted(path for path, blank in observed.disks.items() if blank and path in observed.members):
+        if path in observed.spares:
+            commands += [["zpool", "remove", pool, path], ["zpool", "add", pool, "spare", path]]
+        else:
+            commands.append(["zpool", "replace", pool, path])
+    return commands
+
+
+def read_spares(status: str) -> frozenset:
+    """Disks below the line ``spares`` of ``zpool status``."""
+    return read_members(status.partition("\n\tspares\n")[2] or status.partition("        spares\n")[2])
 
 
 def read_members(status: str) -> frozenset:
@@ -143,10 +162,12 @@ def observe(wanted: Wanted, folder: Path) -> Observed:
         return Observed(disks={str(p): is_blank(p) for p in paths})
     datasets = run(["zfs", "list", "-H", "-r", "-o", "name", wanted.name]).stdout.split()
     value = owner.stdout.strip()
+    status = run(["zpool", "status", wanted.name]).stdout
     return Observed(
-        disks={str(p): False for p in paths},
+        disks={str(p): is_blank(p) for p in paths},
         owner="" if value == "-" else value,
-        members=read_members(run(["zpool", "status", wanted.name]).stdout),
+        members=read_members(status),
+        spares=read_spares(status),
         datasets=frozenset(datasets) - {wanted.name},
     )
 
@@ -169,7 +190,7 @@ def main() -> None:
                 raise Refused(f"run {' '.join(argv)}: {done.stderr.strip()}")
     except (Refused, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(commands), commands=[" ".join(argv) for argv in commands])
+    module.exit_json(changed=bool(commands), items=[" ".join(argv) for argv in commands])
 
 
 if __name__ == "__main__":

@@ -109,6 +109,7 @@ def ensure(machine: Machine) -> None:
     state = state_of(machine)
     if state == "absent":
         _make(machine)
+    _make_disks(machine)
     network.ensure(topology.of_host(machine.region, machine.cidr, machine.name, machine.zone, machine.address))
     if state != "running":
         _start(machine)
@@ -118,11 +119,6 @@ def ensure(machine: Machine) -> None:
 def _make(machine: Machine) -> None:
     for name in ("upper", "work", "root", "disks"):
         (machine.folder / name).mkdir(parents=True, exist_ok=True)
-    for number in range(1, machine.disks + 1):
-        disk = machine.folder / "disks" / f"d{number:02}"
-        if not disk.exists():
-            with disk.open("wb") as handle:
-                handle.truncate(machine.disk_size_bytes)
     _mount(machine)
     secrets, root = machine.state_dir / "secrets", machine.root
     _write(root / "etc/hostname", f"{machine.name}\n")
@@ -135,6 +131,24 @@ def _make(machine: Machine) -> None:
     # Last: what has a label is whole.
     label = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(machine).items()}
     _write(machine.folder / "label.json", json.dumps(label))
+
+
+def missing_disks(machine: Machine) -> list[str]:
+    """Names of its disks that are gone or not of their size."""
+    disks = {f"d{number:02}": machine.folder / "disks" / f"d{number:02}" for number in range(1, machine.disks + 1)}
+    return [
+        name for name, path in disks.items() if not path.is_file() or path.stat().st_size != machine.disk_size_bytes
+    ]
+
+
+def _make_disks(machine: Machine) -> None:
+    """New blank disks in the places of missing ones."""
+    for name in missing_disks(machine):
+        disk = machine.folder / "disks" / name
+        new = disk.with_suffix(".new")
+        with new.open("wb") as handle:
+            handle.truncate(machine.disk_size_bytes)
+        new.rename(disk)  # another disk, as in a real bay: who has the old one open keeps that
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

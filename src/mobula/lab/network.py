@@ -58,10 +58,13 @@ def _look(name: str) -> Seen:
 
 
 def ensure(wanted: Topology) -> list[Argv]:
-    """Make what is missing; answers what was run."""
+    """Make what is missing; answers what was run.
+
+    Raises:
+        LabError: a command failed, or a namespace of that name is somebody else's.
+    """
     _drop_dead_names(wanted.namespaces)
-    touched = {*wanted.namespaces, *(end.namespace for link in wanted.links for end in (link.a, link.b))}
-    todo = topology.commands(wanted, look(touched))
+    todo = topology.commands(wanted, _look_at(wanted))
     for argv in todo:
         run(argv)
     return todo
@@ -76,9 +79,22 @@ def _drop_dead_names(namespaces: Iterable[str]) -> None:
 
 
 def missing(wanted: Topology) -> list[Argv]:
-    """What `ensure` would run, cheap commands that it always runs left out."""
-    touched = {*wanted.namespaces, *(end.namespace for link in wanted.links for end in (link.a, link.b))}
-    return [argv for argv in topology.commands(wanted, look(touched)) if "master" not in argv]
+    """What `ensure` would run, cheap commands that it always runs left out.
+
+    Raises:
+        LabError: a namespace of that name is somebody else's.
+    """
+    return [argv for argv in topology.commands(wanted, _look_at(wanted)) if "master" not in argv]
+
+
+def _look_at(wanted: Topology) -> dict[str, Seen]:
+    """What is there in the namespaces that `wanted` touches, refused if one of its own is not ours."""
+    seen = look({*wanted.namespaces, *(end.namespace for link in wanted.links for end in (link.a, link.b))})
+    for name, interface in topology.foreign(wanted, seen):
+        raise LabError(
+            f"use network namespace {name!r}: its interface {interface!r} is not ours; if nobody needs it, ip netns delete {name}"
+        )
+    return seen
 
 
 def ensure_region(region: str, cidr: str, nameservers: Sequence[str], loadbalancers: Sequence[str]) -> None:

@@ -164,15 +164,20 @@ class Server(_Base):
         machine = self.machine(current)
         try:
             found = machines.state_of(machine)
+            if found == "absent":
+                return None
+            return {**current, "desired_state": self._deviation(machine, found) or "running"}
         except LabError as error:
             ctx.diagnostics.add_error(str(error), "")
             return current
-        if found == "absent":
-            return None
-        whole = not network.missing(
-            topology.of_host(machine.region, machine.cidr, machine.name, machine.zone, machine.address)
-        )
-        return {**current, "desired_state": "running" if found == "running" and whole else "stopped"}
+
+    def _deviation(self, machine: Machine, found: str) -> str:
+        """What keeps the machine from being as wanted; empty if nothing does. `plan` shows it as the state that would change."""
+        here = topology.of_host(machine.region, machine.cidr, machine.name, machine.zone, machine.address)
+        if found != "running" or network.missing(here):
+            return "stopped"
+        missing = machines.missing_disks(machine)
+        return f"disk {', '.join(missing)} missing" if missing else ""
 
     def delete(self, ctx: Any, current: State) -> None:  # noqa: ARG002
         machine = self.machine(current)

@@ -13,6 +13,7 @@ The host's own namespace gets no interface into the region, only a blackhole rou
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -71,6 +72,9 @@ class Seen:
     interfaces: Mapping[str, Interface]
     routes: frozenset[tuple[str, str]]
     """(destination, gateway)"""
+
+
+_PORT = re.compile("h[0-9a-f]{10}")
 
 
 def port_name(host: str) -> str:
@@ -195,6 +199,22 @@ def _address(seen: Mapping[str, Seen], namespace: str, name: str, address: str) 
 
 def _is_whole(seen: Mapping[str, Seen], link: Link) -> bool:
     return all(_there(seen, end.namespace, end.name) for end in (link.a, link.b))
+
+
+def foreign(wanted: Topology, seen: Mapping[str, Seen]) -> list[tuple[str, str]]:
+    """(namespace, interface): what is up in the wanted namespaces and was never ours, so that the namespace isn't either.
+
+    A router has a port for each host, which another topology names; and the kernel may put tunnels, down, into any namespace.
+    """
+    ours = {(end.namespace, end.name) for link in wanted.links for end in (link.a, link.b)}
+    ours |= {(name, "br0") for name in wanted.bridges}
+    return [
+        (name, interface)
+        for name in wanted.namespaces
+        for interface, state in sorted(seen.get(name, _NOTHING).interfaces.items())
+        if state.up and interface != "lo" and (name, interface) not in ours
+        if not (name in wanted.bridges and _PORT.fullmatch(interface))
+    ]
 
 
 def _link(seen: Mapping[str, Seen], link: Link) -> list[Argv]:
