@@ -80,8 +80,8 @@ def pool_facts() -> Facts:
     said = text_of("zpool", "status")
     scan = [line.strip() for line in said.partition("scan:")[2].partition("config:")[0].splitlines()]
     return {
-        "health": listed[0] if len(listed) == 2 else "no pool",  # noqa: PLR2004
-        "used": listed[1] if len(listed) == 2 else "",  # noqa: PLR2004
+        "health": listed[0] if len(listed) == 2 else "no pool",
+        "used": listed[1] if len(listed) == 2 else "",
         "scan": " ".join(filter(None, scan)),
         "spares_in_use": said.count("INUSE"),
     }

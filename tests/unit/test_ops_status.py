@@ -44,6 +44,7 @@ def patroni(**status: Any) -> Facts:
 def healthy() -> dict[str, Facts]:
     """Facts of a region in which all is well, by host."""
     ours = {"service": "storage", "version": VERSION, "config_digest": "d1", "since": "s", "healthy": True, "why": ""}
+    leased = {"healthy": True, "lease": {"kind": "beat", "left_s": 0.9}}
     common = {
         "release": VERSION,
         "pool": None,
@@ -54,8 +55,12 @@ def healthy() -> dict[str, Facts]:
     pool = {"health": "ONLINE", "used": "1%", "scan": "none requested", "spares_in_use": 0}
     return {
         "lab-a-storage-01": {**common, "pool": pool, "services": {"zfs": service(), "storage": service(ours)}},
-        "lab-a-metadata-01": {**common, "services": {"patroni": patroni(role="primary")}},
-        "lab-b-metadata-01": {**common, "services": {"patroni": patroni(role="replica", sync_standby=True)}},
+        "lab-a-metadata-01": {**common, "services": {"patroni": patroni(role="primary"), "guard": service(leased)}},
+        "lab-b-metadata-01": {
+            **common,
+            "cluster": {"members": [{"name": "lab-a-metadata-01"}, {"name": "lab-b-metadata-01", "lag": 0}]},
+            "services": {"patroni": patroni(role="replica", sync_standby=True)},
+        },
         "lab-c-metadata-01": {**common, "services": {"patroni": patroni(role="replica")}},
     }
 
@@ -229,10 +234,10 @@ def test_for_people_it_is_a_line_for_each_host_and_then_what_to_do() -> None:
     lines = table(judge(facts)).splitlines()
     assert lines[0] == f"region lab  profile small  version {VERSION}  NOT OK"
     assert lines[2:6] == [
-        "lab-a-metadata-01  10.77.1.41       leader         patroni",
-        "lab-a-storage-01   10.77.1.41       ONLINE         zfs STORAGE!",
-        "lab-b-metadata-01  10.77.2.41       sync_standby   patroni",
-        "lab-c-metadata-01  10.77.3.41       -              UNREACHABLE",
+        "lab-a-metadata-01  10.77.1.41   leader        leased by beat    patroni guard",
+        "lab-a-storage-01   10.77.1.41   ONLINE        1% full           zfs STORAGE!",
+        "lab-b-metadata-01  10.77.2.41   sync_standby  lag 0 B           patroni",
+        "lab-c-metadata-01  10.77.3.41   -                               UNREACHABLE",
     ]
     assert lines[-2:] == [
         "! lab-c-metadata-01: does not answer by SSH: gone",
