@@ -116,18 +116,28 @@ class Machines:
 
     region: Region
 
-    def run(self, host: str, argv: Sequence[str]) -> str:
+    def run(self, host: str, argv: Sequence[str], *, check: bool = True) -> str:
         """Standard output of one command on one host."""
-        return SshRemote(self.region, self.region.hosts[host].address).run(list(argv), timeout_s=60).stdout
+        remote = SshRemote(self.region, self.region.hosts[host].address)
+        return remote.run(list(argv), timeout_s=60, check=check).stdout
+
+    def psql(self, host: str, statement: str) -> list[str]:
+        """Lines of a query on one metadata host."""
+        argv = ["runuser", "-u", "postgres", "--", "psql", "-XAtd", "mobula", "-h", "/run/postgresql", "-c", statement]
+        return self.run(host, argv).splitlines()
+
+    def primaries(self) -> list[str]:
+        """The host of each shard's primary."""
+        found = [
+            h.name for h in self.region.pool("metadata") if self.psql(h.name, "SELECT pg_is_in_recovery()") == ["f"]
+        ]
+        shards = {self.region.hosts[name].shard for name in found}
+        assert len(found) == len(shards) == max(h.shard for h in self.region.hosts.values()), found
+        return found
 
     def sql(self, statement: str) -> list[list[str]]:
-        """Rows of a query on the primary of shard 1, columns as text."""
-        for host in self.region.pool("metadata"):
-            argv = ["runuser", "-u", "postgres", "--", "psql", "-XAtd", "mobula", "-h", "/run/postgresql", "-c"]
-            if host.shard == 1 and self.run(host.name, [*argv, "SELECT pg_is_in_recovery()"]).strip() == "f":
-                out = self.run(host.name, [*argv, statement])
-                return [line.split("|") for line in out.splitlines()]
-        raise AssertionError("no peer of shard 1 says that it is the primary")
+        """Rows of a query on every shard's primary, columns as text."""
+        return [line.split("|") for host in self.primaries() for line in self.psql(host, statement)]
 
     def files(self) -> dict[str, set[str]]:
         """Names (`<account>/<object id>.<size>.<md5>`) of all object files by storage host."""

@@ -102,6 +102,10 @@ def test_every_non_empty_object_lies_on_two_machines_in_two_azs_and_an_empty_one
         assert len(azs) == (2 if int(size) else 0), (object_id, size, azs)
 
 
+def garbage_rows(machines: Machines) -> int:
+    return sum(int(row[0]) for row in machines.sql("SELECT count(*) FROM metadata.garbage"))
+
+
 def test_mrm_leaves_no_entry_and_one_garbage_row_per_deleted_object(
     tree: Path, manta: Callable[..., Output], machines: Machines, demo: Client
 ) -> None:
@@ -109,14 +113,13 @@ def test_mrm_leaves_no_entry_and_one_garbage_row_per_deleted_object(
     small = tree / "odd"
     assert manta("mmkdir", "-p", path).returncode == 0
     assert manta("msync", str(small), path, timeout_s=600).returncode == 0
-    before = int(machines.sql("SELECT count(*) FROM metadata.garbage")[0][0])
+    before = garbage_rows(machines)
     removed = manta("mrm", "-r", path, timeout_s=600)
     assert removed.returncode == 0, removed.stderr
     assert demo.get(path).status == 404
     rows = machines.sql("SELECT directory FROM metadata.entry WHERE directory LIKE '%/stor/doomed-%'")
     assert not [row for row in rows if Path(path).name in row[0]]
-    after = int(machines.sql("SELECT count(*) FROM metadata.garbage")[0][0])
-    assert after - before == sum(1 for p in small.rglob("*") if p.is_file() and p.stat().st_size)
+    assert garbage_rows(machines) - before == sum(1 for p in small.rglob("*") if p.is_file() and p.stat().st_size)
 
 
 def test_pages_are_full_inclusive_and_complete(folder: str, demo: Client) -> None:

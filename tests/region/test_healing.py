@@ -1,0 +1,232 @@
+"""What a region does about losses: it says them, works on without, and `up` puts back exactly what is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ops.region import Region
+from tests.probe.machine import until
+from tests.region.conftest import Machines, Output
+from tests.region.load import Load
+from tests.region.signed import Client
+
+pytestmark = pytest.mark.region
+
+OUT_S = 15.0
+"""within which whatever does not answer any more is out of DNS"""
+ANSWER_S = 10.0
+"""no request waits longer"""
+BACK_S = 5.0
+"""a process that was killed serves again"""
+READS_PAUSE_S = 15.0
+WRITES_PAUSE_S = 30.0
+Mobula = Callable[..., Output]
+
+
+@pytest.fixture
+def load(region: Region, demo: Client, folder: str) -> Load:
+    assert demo.put(f"{folder}/steady", b"load").status == 204
+    return Load(region, f"{folder}/steady")
+
+
+@pytest.fixture
+def names(mobula: Mobula, region: Region) -> Callable[[str], set[str]]:
+    """Addresses that the first answering nameserver has for a name."""
+
+    def ask(name: str) -> set[str]:
+        servers = [h.address for h in region.pool("nameservice")]
+        for server in servers:
+            # The region's image has dig; any namespace that reaches the nameservers will do to run it in.
+            argv = [
+                "nsenter",
+                f"--net=/run/netns/{region.name}-op",
+                "dig",
+                "+short",
+                "+time=1",
+                "+tries=1",
+                f"@{server}",
+                name,
+            ]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                return set(done.stdout.split())
+        raise AssertionError("no nameserver answers")
+
+    return ask
+
+
+@contextmanager
+def healed(mobula: Mobula, *argv: str) -> Iterator[None]:
+    """Heal whatever happens in the block."""
+    try:
+        yield
+    finally:
+        assert mobula(*argv).returncode == 0
+
+
+def pid_of(machines: Machines, host: str, service: str) -> int:
+    return int(machines.run(host, ["systemctl", "show", f"mobula-{service}", "--property=MainPID", "--value"]) or 0)
+
+
+@pytest.mark.parametrize(
+    ("pool", "service"), [("api", "webapi"), ("api", "authcache"), ("loadbalancer", "haproxy"), ("storage", "storage")]
+)
+def test_a_service_that_was_killed_is_back_at_once(
+    pool: str, service: str, machines: Machines, region: Region, load: Load
+) -> None:
+    host = region.pool(pool)[0]
+    before = pid_of(machines, host.name, service)
+    with load.running():
+        machines.run(host.name, ["systemctl", "kill", "--signal=KILL", "--kill-whom=main", f"mobula-{service}"])
+        killed_s = time.monotonic()
+
+        def back() -> bool:
+            state = machines.run(host.name, ["systemctl", "is-active", f"mobula-{service}", "--quiet"], check=False)
+            return state == "" and pid_of(machines, host.name, service) not in (0, before)
+
+        until(f"{service} to be back", back, BACK_S)
+        took_s = time.monotonic() - killed_s
+    assert took_s <= BACK_S
+    assert load.slowest_s() <= ANSWER_S
+
+
+def test_a_service_that_keeps_crashing_stays_out_and_status_says_why(
+    machines: Machines, mobula: Mobula, region: Region, names: Callable[[str], set[str]]
+) -> None:
+    host = region.pool("api")[-1]
+    drop_in = "/run/systemd/system/mobula-webapi.service.d"
+    command = 'ExecStart=/bin/sh -c "echo it hurts here >&2; exit 1"'
+    crash = f"mkdir -p {drop_in} && printf '[Service]\\nExecStart=\\n{command}\\n' >{drop_in}/crash.conf"
+    try:
+        machines.run(
+            host.name, ["sh", "-c", f"{crash} && systemctl daemon-reload && systemctl restart --no-block mobula-webapi"]
+        )
+        failed = "systemctl show mobula-webapi --property=ActiveState --value"
+        until("systemd to give it up", lambda: machines.run(host.name, ["sh", "-c", failed]).strip() == "failed", 30)
+        until("DNS to forget it", lambda: host.address not in names(f"webapi.{region.zone}"), OUT_S)
+        said = json.loads(mobula("status", "--json").stdout)
+        found = [f for f in said["findings"] if f["host"] == host.name and f["what"].startswith("webapi: failed")]
+        assert "it hurts here" in found[0]["what"]
+    finally:
+        machines.run(host.name, ["sh", "-c", f"rm -r {drop_in}; systemctl daemon-reload"])
+        assert mobula("up", "--quiet").returncode == 0
+
+
+@pytest.mark.parametrize("pool", ["api", "loadbalancer"])
+@pytest.mark.parametrize("fault", ["freeze", "power-off"])
+def test_a_stateless_host_that_does_not_answer_is_out_within_seconds(
+    pool: str, fault: str, *, mobula: Mobula, region: Region, load: Load, names: Callable[[str], set[str]]
+) -> None:
+    host = region.pool(pool)[0]
+    name = region.zone if pool == "loadbalancer" else f"webapi.{region.zone}"
+    assert host.address in names(name)
+    with load.running(), healed(mobula, "lab", "thaw" if fault == "freeze" else "power-on", host.name):
+        assert mobula("lab", fault, host.name).returncode == 0
+        until(f"{host.name} to be out of DNS", lambda: host.address not in names(name), OUT_S)
+    until(f"{host.name} to be in DNS again", lambda: host.address in names(name), 60)
+    assert load.slowest_s() <= ANSWER_S
+    assert load.pause_s("GET") <= ANSWER_S
+
+
+def test_a_loadbalancer_without_its_uplink_is_out_within_seconds(
+    mobula: Mobula, region: Region, load: Load, names: Callable[[str], set[str]]
+) -> None:
+    host = region.pool("loadbalancer")[0]
+    with load.running(), healed(mobula, "lab", "heal"):
+        assert mobula("lab", "isolate", host.az).returncode == 0
+        until(f"{host.name} to be out of DNS", lambda: host.address not in names(region.zone), OUT_S)
+    until(f"{host.name} to be in DNS again", lambda: host.address in names(region.zone), 60)
+    assert load.slowest_s() <= ANSWER_S
+
+
+def plan_lines(mobula: Mobula) -> list[str]:
+    said = mobula("plan", "--json")
+    assert said.returncode == 0, said.stderr
+    lines: list[str] = json.loads(said.stdout)["lines"]
+    return lines
+
+
+def findings_of(mobula: Mobula, host: str) -> list[str]:
+    began_s = time.monotonic()
+    said = json.loads(mobula("status", "--json").stdout)
+    assert time.monotonic() - began_s <= OUT_S
+    return [f"{f['what']} -> {f['do']}" for f in said["findings"] if f["host"] == host]
+
+
+POOLS = ("nameservice", "metadata", "storage", "api", "loadbalancer")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_machine_without_power_is_named_planned_and_started_again(
+    pool: str, mobula: Mobula, machines: Machines, region: Region, load: Load
+) -> None:
+    host = machines.primaries()[0] if pool == "metadata" else region.pool(pool)[1].name
+    with load.running(), healed(mobula, "up", "--quiet"):
+        assert mobula("lab", "power-off", host).returncode == 0
+        assert "mobula up mends it" in findings_of(mobula, host)[0]
+        assert plan_lines(mobula) == [f"start machine {host}"]
+    assert load.pause_s("GET") <= (READS_PAUSE_S if pool == "metadata" else ANSWER_S)
+    assert load.pause_s("PUT") <= WRITES_PAUSE_S
+    assert json.loads(mobula("status", "--json").stdout)["ok"] is True
+
+
+def test_a_wiped_machine_is_made_anew(mobula: Mobula, region: Region, load: Load) -> None:
+    host = region.pool("api")[0].name
+    with load.running(), healed(mobula, "up", "--quiet"):
+        assert mobula("lab", "wipe", host).returncode == 0
+        assert findings_of(mobula, host)
+        assert plan_lines(mobula) == [f"create machine {host}"]
+    assert load.slowest_s() <= ANSWER_S
+    assert json.loads(mobula("status", "--json").stdout)["ok"] is True
+
+
+def test_what_was_changed_by_hand_is_planned_in_a_line_and_mended(
+    mobula: Mobula, machines: Machines, region: Region
+) -> None:
+    api, storage = region.pool("api")[0].name, region.pool("storage")[0].name
+    with healed(mobula, "up", "--quiet"):
+        machines.run(api, ["sh", "-c", "echo '# by hand' >>/etc/mobula/registrar.json"])
+        assert mobula("lab", "fail-disk", storage, "d03").returncode == 0
+        lines = plan_lines(mobula)
+        assert f"change {api}: /etc/mobula/registrar.json" in lines
+        assert f"change machine {storage}: disk d03 missing" in lines
+    assert plan_lines(mobula) == []
+    resilvered = lambda: json.loads(mobula("status", "--json").stdout)["ok"]  # noqa: E731
+    until("the pool to be whole again", resilvered, 120)
+
+
+def test_a_lost_terraform_state_is_found_again_by_the_machines_labels(
+    mobula: Mobula, machines: Machines, region: Region
+) -> None:
+    host = region.pool("storage")[0].name
+    since = ["systemctl", "show", "--property=UserspaceTimestamp"]
+    booted = machines.run(host, since)
+    state = region.state_dir / "terraform" / "terraform.tfstate"
+    state.rename(state.with_suffix(".lost"))
+    try:
+        assert mobula("up", "--quiet").returncode == 0
+    finally:
+        state.with_suffix(".lost").unlink()
+    assert plan_lines(mobula) == []
+    assert machines.run(host, since) == booted
+
+
+def test_a_machine_that_is_not_ours_is_refused(mobula: Mobula, region: Region) -> None:
+    host = region.pool("api")[0].name
+    label = region.state_dir / "machines" / host / "label.json"
+    before = label.read_text()
+    try:
+        label.write_text(before.replace(f'"region": "{region.name}"', '"region": "elsewhere"'))
+        for verb in ("plan", "up"):
+            said = mobula(verb)
+            assert said.returncode != 0
+            assert "'elsewhere'; move it away" in " ".join(said.stderr.split())
+    finally:
+        label.write_text(before)
+    assert plan_lines(mobula) == []
