@@ -113,7 +113,7 @@ def cut(az: str, other: str) -> None:
     """
     region = _region()
     _do(
-        lambda: faults.cut(region.name, faults.zone_of(az), faults.zone_of(other)),
+        lambda: faults.cut(region.name, faults.zone_of(az, region.zones), faults.zone_of(other, region.zones)),
         f"{az} and {other} can't hear each other",
     )
 
@@ -127,7 +127,7 @@ def isolate(az: str) -> None:
     Example: ./mobula lab isolate a
     """
     region = _region()
-    _do(lambda: faults.isolate(region.name, faults.zone_of(az)), f"{az} is alone")
+    _do(lambda: faults.isolate(region.name, faults.zone_of(az, region.zones)), f"{az} is alone")
 
 
 @lab.command()

@@ -58,6 +58,11 @@ class Region:
         """Folder of the region's keys, certificates and passwords."""
         return self.state_dir / "secrets"
 
+    @property
+    def zones(self) -> dict[str, int]:
+        """Numbers of the AZs by letter: the third part of their hosts' addresses."""
+        return {h.az: int(h.address.split(".")[2]) for h in self.hosts.values()}
+
     def pool(self, name: str) -> list[Host]:
         """The hosts of one pool, in order of their names."""
         return sorted((h for h in self.hosts.values() if h.pool == name), key=lambda h: h.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mobula.lab import machines, network
@@ -18,15 +18,15 @@ def _cut_rules(links: Iterable[str]) -> str:
     return f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  chain forward {{\n    {chain}\n  }}\n}}\n"
 
 
-def zone_of(letter: str) -> int:
-    """Number of an AZ from its letter (a, b, c).
+def zone_of(letter: str, zones: Mapping[str, int]) -> int:
+    """Number of an AZ from its letter; `zones` are the region's.
 
     Raises:
         NotThere: no such AZ.
     """
-    if letter not in ("a", "b", "c"):
-        raise NotThere(f"find AZ {letter!r}: there are a, b and c")
-    return "abc".index(letter) + 1
+    if letter not in zones:
+        raise NotThere(f"find AZ {letter!r}: there are {', '.join(sorted(zones)) or 'none yet'}")
+    return zones[letter]
 
 
 def cut(region: str, a: int, b: int) -> None:

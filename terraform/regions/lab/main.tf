@@ -10,6 +10,7 @@ module "layout" {
   name   = var.name
   domain = var.domain
   cidr   = var.cidr
+  azs    = var.azs
   pools  = var.pools
   shards = var.shards
   disks  = var.disks

@@ -14,6 +14,12 @@ variable "cidr" {
   type        = string
 }
 
+variable "azs" {
+  description = "Letters of the availability zones; checked by modules/layout."
+  type        = list(string)
+  default     = ["a", "b", "c"]
+}
+
 variable "relay_port" {
   description = "Port on 127.0.0.1 of the user's own shell that leads into the region."
   type        = number
