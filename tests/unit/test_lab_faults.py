@@ -11,7 +11,6 @@ import pytest
 from mobula.lab import faults, network
 from mobula.lab.network import LabError
 
-
 ZONES = {"a": 1, "b": 2, "c": 3}
 
 

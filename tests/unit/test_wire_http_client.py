@@ -217,3 +217,51 @@ async def test_nobody_there_has_a_name() -> None:
         await server.stop(1.0)
         with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1"):
             await client.request(address, "GET", "/")
+
+
+async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def test_whoever_waits_for_a_server_that_is_gone_is_told_at_once() -> None:
+    async with scripted(silent) as (_, address):
+        patient = HttpClient(timeouts=Timeouts(response_s=600))
+        waiting = asyncio.create_task(patient.request(address, "PUT", "/x", body=b"small"))
+        until_sent = asyncio.get_running_loop().time() + BOUND_S
+        while not patient._open.get(address):
+            assert asyncio.get_running_loop().time() < until_sent
+            await asyncio.sleep(0.01)
+        patient.drop(Address("127.0.0.2", 1))
+        patient.drop(address)
+        with pytest.raises(ConnectionLost):
+            await asyncio.wait_for(waiting, BOUND_S)
+        assert not patient._open[address]
+        await patient.close()
+
+
+async def test_a_thread_that_sends_to_a_server_that_is_gone_is_told_too() -> None:
+    over = asyncio.Event()
+
+    async def takes_the_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await over.wait()
+
+    async with scripted(takes_the_head) as (_, address):
+        patient = HttpClient(timeouts=Timeouts(idle_s=600))
+        upload = await patient.open(address, "PUT", "/x", content_length=1 << 30)
+        write = await upload.thread_writer()
+
+        def send() -> None:
+            while True:
+                write(memoryview(bytes(1 << 20)))
+
+        sending = asyncio.create_task(asyncio.to_thread(send))
+        done, _ = await asyncio.wait({sending}, timeout=0.2)  # until the socket is full
+        assert not done
+        patient.drop(address)
+        with pytest.raises(ConnectionLost):
+            await asyncio.wait_for(sending, BOUND_S)
+        over.set()
+        upload.abort()
+        await patient.close()

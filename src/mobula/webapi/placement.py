@@ -68,10 +68,10 @@ class StorageDirectory:
 
     def __init__(self, storage: StorageClient) -> None:
         self._storage = storage
-        self._registered: frozenset[str] = frozenset()
         self._addresses: dict[str, Address] = {}
         self._rooms: dict[str, Room] = {}
         self._task: asyncio.Task[None] | None = None
+        self._looks: set[asyncio.Task[None]] = set()
         self._nudge = asyncio.Event()
 
     @property
@@ -85,11 +85,16 @@ class StorageDirectory:
 
     def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in (*self._looks, *([self._task] if self._task else [])):
+            task.cancel()
 
     def on_change(self, addresses: Mapping[str, Address]) -> None:
         """These servers are registered now. Who has left is not chosen any more, at once."""
+        loop = asyncio.get_running_loop()
+        for server in set(self._addresses) - set(addresses):
+            task = loop.create_task(self._last_look(self._addresses[server]))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
         self._addresses = dict(addresses)
         for gone in set(self._rooms) - set(addresses):
             del self._rooms[gone]
@@ -101,6 +106,15 @@ class StorageDirectory:
             await asyncio.gather(*(self._ask(server, address) for server, address in self._addresses.items()))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudge.wait(), POLL_S)
+
+    async def _last_look(self, address: Address) -> None:
+        """One that has left and still answers is finishing its work; one that doesn't is gone, and nobody should wait for it."""
+        try:
+            async with asyncio.timeout(POLL_S):
+                await self._storage.capacity(address)
+        except (StorageError, TimeoutError) as error:
+            log.warning("storage server is gone", address=str(address), why=str(error))
+            self._storage.drop(address)
 
     async def _ask(self, server: str, address: Address) -> None:
         try:

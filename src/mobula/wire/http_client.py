@@ -8,6 +8,7 @@ response has arrived whole, and neither side asked for an end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections import deque
@@ -24,6 +25,8 @@ from mobula.wire.http_message import Headers, Pairs, allows_body, head
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEAD_BYTES_MAX = 256 * 1024
+UNACKNOWLEDGED_MS = 5000
+"""a host whose kernel has not acknowledged a byte for so long is gone (TCP_USER_TIMEOUT)"""
 
 
 class RequestFailed(Exception):
@@ -228,6 +231,7 @@ class HttpClient:
         self._tls = tls
         self._kept_per_server = kept_per_server
         self._kept: dict[Address, deque[_Connection]] = {}
+        self._open: dict[Address, set[_Connection]] = {}
         self._closed = False
 
     async def request(
@@ -282,6 +286,14 @@ class HttpClient:
                 connection.abort()
         self._kept.clear()
 
+    def drop(self, address: Address) -> None:
+        """The server is known to be gone: end every connection to it, also those at work. Their exchanges fail with ConnectionLost."""
+        for connection in tuple(self._open.get(address, ())):
+            connection.cut()
+
+    def opened(self, connection: _Connection) -> None:
+        self._open.setdefault(connection.address, set()).add(connection)
+
     def keep(self, connection: _Connection) -> None:
         kept = self._kept.setdefault(connection.address, deque())
         if self._closed or len(kept) >= self._kept_per_server:
@@ -293,6 +305,7 @@ class HttpClient:
         kept = self._kept.get(connection.address)
         if kept is not None and connection in kept:
             kept.remove(connection)
+        self._open[connection.address].discard(connection)
 
     async def _connect(self, address: Address, *, fresh: bool) -> tuple[_Connection, bool]:
         loop = asyncio.get_running_loop()
@@ -387,6 +400,13 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
+    def cut(self) -> None:
+        """End it at once, also for a thread that uses its socket."""
+        if not self._lost:
+            with socket_copy.duplicate(self.fileno()) as sock, contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            self.abort()
+
     def _begin(self, method: str, message: bytes) -> _Exchange:
         self._exchange = exchange = _Exchange(method, self._loop, self._set_reading)
         self._set_reading()
@@ -453,6 +473,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._client.opened(self)
+        with socket_copy.duplicate(self.fileno()) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost = True

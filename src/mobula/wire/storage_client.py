@@ -210,6 +210,10 @@ class StorageClient:
         except (RequestFailed, msgspec.DecodeError) as error:
             raise StorageUnavailable(f"ask {server} for its capacity: {error}") from error
 
+    def drop(self, server: Address) -> None:
+        """The server is known to be gone: whoever waits for it fails now, with StorageUnavailable."""
+        self._http.drop(server)
+
     def _headers(self, method: str, object_id: str, size_bytes: int | None, request_id: str) -> list[tuple[str, str]]:
         expires_s = int(self._clock.now_s()) + _LIFE_S
         headers = [(HEADER, sign(self._key, Grant(method, object_id, size_bytes, expires_s, self._caller)))]
