@@ -16,7 +16,7 @@ import click
 
 from ops.errors import OperatorError
 from ops.progress import Progress
-from ops.region import Region, load, names
+from ops.region import Region, load, load_standing, names
 
 GROUPS = {"account": ("ops.account_cli", "account"), "lab": ("ops.lab_cli", "lab")}
 """subcommands with modules of their own, loaded only when they are asked for"""
@@ -30,6 +30,9 @@ class Context:
 
     def load(self) -> Region:
         return load(self.region)
+
+    def load_standing(self) -> Region:
+        return load_standing(self.region)
 
 
 class Lazy(click.Group):
@@ -85,6 +88,7 @@ def up(obj: Context, profile: str | None, quiet: bool) -> None:
     summary = provision.up(obj.load(), profile, Progress(quiet=quiet))
     click.echo(summary.text())
     if not summary.status.ok:
+        click.echo()
         raise OperatorError(f"the region stands, but not all is well; ./mobula -R {obj.region} status says what to do")
 
 
@@ -114,7 +118,7 @@ def down(obj: Context) -> None:
     """
     from ops import provision  # noqa: PLC0415
 
-    provision.down(obj.load(), Progress())
+    provision.down(obj.load_standing(), Progress())
 
 
 @main.command()

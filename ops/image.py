@@ -149,7 +149,9 @@ def _bootstrap(new: Path, progress: Callable[[str], None]) -> None:
         "--dpkgopt=force-confold", "--dpkgopt=force-unsafe-io", '--aptopt=Apt::Install-Recommends "false"',
         '--aptopt=Acquire::Languages "none"', f"--include={','.join(packages)}", SUITE, str(new / "root"), "-",
     ]  # fmt: skip
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    scratch = new / "tmp"  # goes with the half-made image
+    scratch.mkdir(mode=0o1777)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "TMPDIR": str(scratch)}
     log = new / "build.log"
     # A session of its own: Ctrl-C reaches us alone, and we end the build.
     with subprocess.Popen(
@@ -174,8 +176,16 @@ def _bootstrap(new: Path, progress: Callable[[str], None]) -> None:
             build.stdout.read()  # its end: the last process of the build is gone
             raise
     if build.returncode:
-        tail = " | ".join(log.read_text().splitlines()[-6:])
-        raise OperatorError(f"build the base image: mmdebstrap ended with {build.returncode}: {tail}")
+        raise OperatorError(f"build the base image: {why_failed(log.read_text())}")
+    shutil.rmtree(scratch)
+
+
+def why_failed(log: str) -> str:
+    """What ended a build, from its log: one sentence."""
+    if re.search("No space left on device|enough free space", log):
+        return "the disk is full; free some room or name another folder in MOBULA_CACHE"
+    errors = [line.removeprefix("E: ") for line in log.splitlines() if line.startswith("E: ")]
+    return "; ".join(dict.fromkeys(errors[:3])) or " | ".join(log.splitlines()[-3:]) or "mmdebstrap said nothing"
 
 
 def _prepare(root: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobula.lab import door, host
+from mobula.lab import door, faults, host
 from mobula.lab.network import LabError
 from ops import ansible, image, preflight, release, secrets, status
 from ops.accounts import Administration
@@ -44,6 +44,8 @@ class Summary:
     def text(self) -> str:
         """For people: what stands, where, and what to type next."""
         flag = "" if self.region.name == "lab" else f"-R {self.region.name} "
+        if not self.status.ok:
+            return status.table(self.status)
         return (
             f"{status.table(self.status)}\n\n"
             f"{len(self.status.hosts)} hosts, version {self.status.version}, up in {self.elapsed_s:.0f} s\n"
@@ -104,7 +106,7 @@ def up(region: Region, asked_profile: str | None, progress: Progress) -> Summary
             with progress.step("region data"):
                 _region_data(region)
             with progress.step("verify"):
-                seen = _settle(region, built.version)
+                seen = _settle(region, built.version, progress)
         except LabError as error:
             raise OperatorError(f"up region {region.name!r}: {error}") from error
     return Summary(seen, region, progress.elapsed_s)
@@ -191,19 +193,25 @@ def _region_data(region: Region) -> None:
     administration.call("key-add", {"login": DEMO_ACCOUNT, "public_key": (region.secrets / "demo.pub").read_text()})
 
 
-def _settle(region: Region, version: str) -> status.Status:
+def _settle(region: Region, version: str, progress: Progress) -> status.Status:
     """Wait until all is well, at most `SETTLE_BOUND_S`; answers what was seen last."""
     end = time.monotonic() + SETTLE_BOUND_S
     while True:
         seen = _look(region, version)
         if seen.ok or time.monotonic() > end:
             return seen
+        first = seen.findings[0]
+        progress(f"waiting at most {end - time.monotonic():.0f} s more: {first.host}: {first.what}"[:160])
         time.sleep(SETTLE_POLL_S)
 
 
 def _look(region: Region, version: str) -> status.Status:
     remotes = {h.name: SshRemote(region, h.address) for h in region.hosts.values()}
-    return status.look(region, remotes, version)
+    try:
+        planted = faults.standing(region.name, region.zones, region.state_dir)
+    except LabError as error:
+        raise OperatorError(f"look at region {region.name!r}: {error}") from error
+    return status.look(region, remotes, version, planted)
 
 
 def look(region: Region) -> status.Status:

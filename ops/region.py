@@ -122,6 +122,24 @@ def load(name: str) -> Region:
     )  # fmt: skip
 
 
+def load_standing(name: str) -> Region:
+    """As `load`, for whoever takes a region down: what stands counts, whatever has become of the files that it was made from.
+
+    Raises:
+        BadInput, OperatorError: as `load`, when nothing stands.
+    """
+    try:
+        return load(name)
+    except BadInput:
+        known = read_output(STATE / name) if "/" not in name else {}
+        if not known:
+            raise
+    return Region(
+        name=name, domain=known["domain"], cidr=known["cidr"], relay_port=known["relay_port"], state_dir=STATE / name,
+        terraform_dir=REPO / "terraform" / "regions" / name, hosts={}, profile=None,
+    )  # fmt: skip
+
+
 def read_output(state_dir: Path) -> dict[str, Any]:
     """Terraform's output `region` as of the last apply; {} before the first one."""
     path = state_dir / "terraform" / "region.json"

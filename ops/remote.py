@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import shlex
 import socket
 import threading
@@ -19,6 +20,8 @@ from ops.errors import OperatorError
 from ops.region import Region
 
 CONNECT_TIMEOUT_S = 5.0
+# What it has to say of a host that does not answer comes as an exception too.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 CHUNK_BYTES = 65536
 
 

@@ -49,6 +49,8 @@ class PoolFacts(msgspec.Struct, frozen=True):
     used: str = ""
     scan: str = ""
     spares_in_use: int = 0
+    failed: tuple[str, ...] = ()
+    """disks that are not as they should be"""
 
     @property
     def resilver(self) -> str:
@@ -135,13 +137,16 @@ class Status:
         return asdict(self)
 
 
-def look(region: Region, remotes: Mapping[str, Remote], version: str) -> Status:
-    """Look at all hosts of `region` (eight at a time) and judge."""
+def look(
+    region: Region, remotes: Mapping[str, Remote], version: str, planted: Iterable[tuple[str, str]] = ()
+) -> Status:
+    """Look at all hosts of `region` (eight at a time) and judge. `planted`: faults of the lab, (where, what)."""
     hosts = sorted(region.hosts.values(), key=lambda h: h.name)
     with ThreadPoolExecutor(max_workers=8) as pool:
         facts = list(pool.map(lambda host: _facts(host, remotes[host.name]), hosts))
     statuses = [_host_status(host, fact) for host, fact in zip(hosts, facts, strict=True)]
-    findings = [*_findings(hosts, facts, version), *_shard_findings(statuses, region)]
+    findings = [Finding(where, what, "./mobula lab heal") for where, what in planted]
+    findings += [*_findings(hosts, facts, version), *_shard_findings(statuses, region)]
     return Status(region.name, region.profile or "", version, not findings, statuses, findings)
 
 
@@ -240,9 +245,12 @@ def _findings(hosts: Iterable[Host], facts: Iterable[Facts], version: str) -> It
             )
         yield from _service_findings(host, seen.services)
         yield from _room_findings(host, seen)
-        if host.pool == "storage" and _role(host, seen) != "ONLINE":
+        if host.pool == "storage" and (_role(host, seen) != "ONLINE" or (seen.pool and seen.pool.failed)):
+            failed = f", failed: {', '.join(seen.pool.failed)}" if seen.pool and seen.pool.failed else ""
             yield Finding(
-                host.name, f"its ZFS pool is {_role(host, seen)}", f"mobula ssh {host.name} -- zpool status tank"
+                host.name,
+                f"its ZFS pool is {_role(host, seen)}{failed}",
+                f"mobula up takes new disks into use; mobula ssh {host.name} -- zpool status tank",
             )
 
 

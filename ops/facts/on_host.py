@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import ssl
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def pool_facts() -> Facts:
         "used": listed[1] if len(listed) == 2 else "",
         "scan": " ".join(filter(None, scan)),
         "spares_in_use": said.count("INUSE"),
+        "failed": re.findall(r"^\s+/\S*?(\w+)\s+(?:UNAVAIL|FAULTED|OFFLINE|REMOVED|DEGRADED)\b", said, re.MULTILINE),
     }
 
 

@@ -74,7 +74,8 @@ def start(folder: Path, **fields: object) -> Storage:
     path = folder / "storage.json"
     path.write_text(json.dumps(config))
     process = subprocess.Popen(
-        [sys.executable, "-m", "mobula.storage", "--config", str(path)],
+        # It ends with this run of the tests, however that ends.
+        ["setpriv", "--pdeathsig=KILL", sys.executable, "-m", "mobula.storage", "--config", str(path)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(SOURCES)},

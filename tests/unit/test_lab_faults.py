@@ -105,3 +105,12 @@ def test_a_disk_that_is_not_there_is_refused_by_naming_those_that_are(
     machine(tmp_path, "lab-a-api-01")
     with pytest.raises(LabError, match=re.escape(says)):
         faults.fail_disk(tmp_path, host, disk)
+
+
+def test_what_stands_is_told_and_a_half_made_machine_is_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "machines" / "half").mkdir(parents=True)
+    for name in ("lab-r1", "lab-r2"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(network, "NETNS", tmp_path)
+    monkeypatch.setattr(network, "cut_links", lambda name, _: ["l12", "pub"] if name == "lab-r1" else [])
+    assert faults.standing("lab", ZONES, tmp_path) == [("az a", "its links l12, pub are cut")]

@@ -152,7 +152,7 @@ def test_what_ends_a_command_is_told_in_a_sentence(
     def fail(_: object) -> None:
         raise raised
 
-    monkeypatch.setattr(cli.Context, "load", fail)
+    monkeypatch.setattr(cli.Context, "load_standing", fail)
     found, _, err = run("down")
     assert found == code
     assert err.strip().splitlines() == [says]

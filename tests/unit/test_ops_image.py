@@ -64,3 +64,17 @@ def test_the_mirror_follows_the_machines_own_apt() -> None:
 
 def test_a_machine_without_a_debian_mirror_gets_no_lines() -> None:
     assert mirror_lines("http://u/ubuntu noble main Ubuntu\n", "trixie") == []
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        ("I: x\ndpkg: error: No space left on device\nE: mmdebstrap failed to run\n", "the disk is full; free some room or"),
+        ("E: You don't have enough free space in /var/cache/apt/archives/.\n", "the disk is full"),
+        ("I: x\nE: no such suite\nE: no such suite\nmore\n", "no such suite"),
+        ("a\nb\nc\nd\n", "b | c | d"),
+        ("", "mmdebstrap said nothing"),
+    ],
+)
+def test_what_ended_a_build_is_one_sentence(log: str, why: str) -> None:
+    assert image.why_failed(log).startswith(why)

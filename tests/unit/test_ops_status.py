@@ -96,6 +96,7 @@ def test_a_region_in_which_all_is_well_has_nothing_to_say() -> None:
 
 STORAGE = "lab-a-storage-01"
 GONE = "mobula plan says whether it is gone; mobula up mends it"
+DISKS = f"mobula up takes new disks into use; mobula ssh {STORAGE} -- zpool status tank"
 WAIT = "wait half a minute for Patroni; then mobula logs <host> patroni"
 
 
@@ -121,11 +122,15 @@ def of_storage(**values: Any) -> Callable[[dict[str, Facts]], object]:
         ),
         (
             lambda facts: facts[STORAGE]["pool"].update(health="DEGRADED"),
-            Finding(STORAGE, "its ZFS pool is DEGRADED", f"mobula ssh {STORAGE} -- zpool status tank"),
+            Finding(STORAGE, "its ZFS pool is DEGRADED", DISKS),
+        ),
+        (
+            lambda facts: facts[STORAGE]["pool"].update(failed=["d03"]),
+            Finding(STORAGE, "its ZFS pool is ONLINE, failed: d03", DISKS),
         ),
         (
             lambda facts: facts[STORAGE].update(pool=None),
-            Finding(STORAGE, "its ZFS pool is no pool", f"mobula ssh {STORAGE} -- zpool status tank"),
+            Finding(STORAGE, "its ZFS pool is no pool", DISKS),
         ),
         (
             lambda facts: facts[STORAGE].update(certificate_days_left={"host.pem": 12}),

@@ -54,6 +54,19 @@ def heal(region: str) -> None:
         network.nft(f"{region}-r{zone}", f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n")
 
 
+def standing(region: str, zones: Mapping[str, int], state_dir: Path) -> list[tuple[str, str]]:
+    """(AZ or machine, fault): what is cut and who is frozen now, however it came to be."""
+    found = []
+    for letter, zone in sorted(zones.items()):
+        if (network.NETNS / f"{region}-r{zone}").exists():
+            links = network.cut_links(f"{region}-r{zone}", TABLE)
+            found += [(f"az {letter}", f"its links {', '.join(links)} are cut")] if links else []
+    for folder in sorted((state_dir / "machines").glob("*")):
+        if machines.label_of(folder) is not None and machines.is_frozen(machines.load(state_dir, folder.name)):
+            found.append((folder.name, "is frozen"))
+    return found
+
+
 def fail_disk(state_dir: Path, host: str, disk: str) -> None:
     """A storage host's disk reads and writes no more: its file is cut to nothing.
 

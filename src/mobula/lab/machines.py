@@ -263,6 +263,14 @@ def kill(machine: Machine) -> None:
         _wait_gone(machine)
 
 
+def is_frozen(machine: Machine) -> bool:
+    """Every process of the machine stands still."""
+    try:
+        return "frozen 1" in (machine.cgroup / "cgroup.events").read_text()
+    except OSError:
+        return False
+
+
 def freeze(machine: Machine, *, frozen: bool) -> None:
     """Stop or let go on every process of the machine; it stays alive to the kernel."""
     with contextlib.suppress(FileNotFoundError):

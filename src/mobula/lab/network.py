@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -114,6 +115,14 @@ def region_is_whole(region: str, cidr: str) -> bool:
 def nft(namespace: str, script: str) -> None:
     """Apply an nft script in a namespace, as a whole or not at all."""
     run(["nsenter", f"--net={NETNS / namespace}", "nft", "-f", "-"], stdin=script)
+
+
+def cut_links(namespace: str, table: str) -> list[str]:
+    """Interfaces of a router on which a table of this name drops what comes in."""
+    done = subprocess.run(
+        ["nsenter", f"--net={NETNS / namespace}", "nft", "list", "table", "inet", table], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    return re.findall(r'iifname "(\w+)" drop', done.stdout)
 
 
 def remove_namespaces(prefix: str) -> list[str]:
