@@ -146,7 +146,7 @@ class Counts(msgspec.Struct, gc=False):
     unseen_copies: int = 0
     """on hosts that could not be asked"""
     unjudged_files: int = 0
-    """named by no shard that could be asked"""
+    """of which what was silent would have to say more"""
 
     def add(self, other: Counts) -> None:
         for name in self.__struct_fields__:
@@ -297,21 +297,26 @@ class Judge:
         verdict.counts.bytes = len(good) * row.size_bytes
         if not (missing or wrong or rest):
             return
+        elsewhere = [file for file in rest if file.path == name and file.host not in hosts and not _fault(row, file)]
+        whole = [*good, *(file.host for file in elsewhere)]
+        unseen = [host for host in missing if host in self.silent]
         for host in missing:
-            other = _first(f for f in rest if f.host == host) or _first(
-                f for f in rest if f.path == name and f.host not in hosts
-            )
+            if host in self.silent:
+                verdict.counts.unseen_copies += 1
+                continue
+            other = _first(file for file in rest if file.host == host) or _first(f for f in elsewhere if f in rest)
             if other is not None:
                 rest.remove(other)
                 verdict.findings.append(_mislaid(row, host, other))
-            elif host in self.silent:
-                verdict.counts.unseen_copies += 1
             else:
                 known = "its copy is not there" if host in self._azs else "its copy's host is none of this region"
                 wrong.append((host, "missing", known))
-        unseen = [host for host in hosts if host in self.silent and host not in exact]
         for host, kind, what in wrong:
-            verdict.findings.append(_of(row, kind, host, what, _mend(row, good, unseen)))
+            verdict.findings.append(_of(row, kind, host, what, _mend(row, whole, unseen)))
+        if unseen:
+            # It may be the only good copy: nobody should be told to remove it.
+            verdict.counts.unjudged_files += sum(1 for file in rest if file in elsewhere)
+            rest = [file for file in rest if file not in elsewhere]
         self._judge_surplus(row, rest, "neither its entry nor its group asks for this file", verdict)
 
     def _judge_surplus(self, row: Row, files: Iterable[File], what: str, verdict: Verdict) -> None:
@@ -368,9 +373,9 @@ def _mislaid(row: Row, host: str, other: File) -> Finding:
     return _of(row, "misplaced", other.host, what, f"move the file to {host}, owner mobula, with its times")
 
 
-def _mend(row: Row, good: Sequence[str], unseen: Sequence[str]) -> str:
-    if good:
-        return f"put the copy of {good[0]} in its place, owner mobula: {row.file}"
+def _mend(row: Row, whole: Sequence[str], unseen: Sequence[str]) -> str:
+    if whole:
+        return f"put the copy of {whole[0]} in its place, owner mobula: {row.file}"
     if unseen:
         return f"audit again when {unseen[0]} answers: it may have a good copy"
     return "no good copy is left: get the bytes from elsewhere and store the object again"

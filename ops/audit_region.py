@@ -264,10 +264,12 @@ def audit(region: Region, remotes: Mapping[str, Remote], *, read: bool, progress
 def _pass(asked: Asked, suspects: Mapping[str, Any] | None, progress: Progress) -> tuple[Tally, dict[str, str]]:
     """All units, or the suspects as they are now; and who fell silent."""
     judge = Judge({host.name: host.az for host in asked.region.pool("storage")}, asked.shard_map)
-    tally, told = Tally(), time.monotonic()
+    tally = Tally()
     # A key that is no object id stands for something without one.
     only = None if suspects is None else {key if " " not in key else "" for key in suspects}
-    for seen, (key, unit) in enumerate(units(asked.records(only)), 1):
+    records = asked.records(only)
+    told = time.monotonic()
+    for seen, (key, unit) in enumerate(units(records), 1):
         verdict = judge.judge(unit)
         if suspects is None or key in suspects:
             tally.take(key, verdict)

@@ -232,6 +232,34 @@ def test_what_another_host_may_still_have_is_not_called_lost() -> None:
     assert counts.unseen_copies == 3
 
 
+def test_a_file_elsewhere_is_not_called_misplaced_while_its_host_is_silent() -> None:
+    world = healthy()
+    copy_on_a(host="a-2", age_s=OLD_S)(world)
+    world.breaks["a-1"] = ""
+    found, counts = look(world)
+    assert (found, counts.unjudged_files) == ([], 1)
+
+
+def test_a_whole_copy_elsewhere_is_named_to_mend_from() -> None:
+    world = healthy()
+    world.files = [f for f in world.files if f.object_id != FIRST.object_id or f.host == "b-1"]
+    file(1, "c-1", FIRST.file)(world)
+    world.replace(world.file("b-1", FIRST), size_bytes=4)
+    found, _ = look(world)
+    assert [(f.kind, f.host) for f in found] == [("misplaced", "c-1"), ("size", "b-1")]
+    assert found[1].do == f"put the copy of c-1 in its place, owner mobula: {FIRST.file}"
+
+
+def test_a_broken_file_elsewhere_is_no_copy_to_move_back() -> None:
+    world = healthy()
+    copy_on_a(host="a-2", size_bytes=4, age_s=OLD_S)(world)
+    found, _ = look(world)
+    assert [(f.kind, f.host, f.do) for f in found] == [
+        ("missing", "a-1", COPY_B),
+        ("surplus", "a-2", f"{LOOK} a-2"),
+    ]
+
+
 def test_nothing_is_an_orphan_while_a_shard_is_silent() -> None:
     world = healthy()
     world.files.append(File(object_id(9), "c-1", row(9).file, 5, OLD_S))
@@ -313,22 +341,28 @@ def model_of_entry(entry: Row, files: set[File], silent: set[str]) -> set[Seen]:
             seen.add(("size", entry.object_id, file.host))
         elif file.content not in ("", MD5):
             seen.add(("unreadable" if file.content[0] == "!" else "content", entry.object_id, file.host))
-    lacking = [host for host in hosts if host not in {f.host for f in right}]
+    lacking = [host for host in hosts if host not in {f.host for f in right} | silent]
     extra = files - right
     renamed = {host: next(f for f in extra if f.host == host) for host in lacking if any(f.host == host for f in extra)}
-    elsewhere = sorted((f for f in extra if f.path == entry.file and f.host not in hosts), key=lambda f: f.host)
+    elsewhere = sorted(
+        (f for f in extra if f.path == entry.file and f.host not in hosts and is_whole(f)), key=lambda f: f.host
+    )
     nowhere = [host for host in lacking if host not in renamed]
     mislaid = elsewhere[: len(nowhere)]
     seen |= {("name", entry.object_id, host) for host in renamed}
     seen |= {("misplaced", entry.object_id, file.host) for file in mislaid}
-    seen |= {("missing", entry.object_id, host) for host in nowhere[len(mislaid) :] if host not in silent}
-    left = extra - set(mislaid)
+    seen |= {("missing", entry.object_id, host) for host in nowhere[len(mislaid) :]}
+    left = extra - set(mislaid if silent.isdisjoint(set(hosts) - {f.host for f in right}) else elsewhere)
     for host in set(hosts) & {f.host for f in left}:
         # One of those on the host stands for the copy of another name, so the rest is surplus.
         there = [f for f in left if f.host == host]
         if host in renamed:
             left -= {first_as_judged(there)}
     return seen | {("surplus", entry.object_id, f.host) for f in left if f.age_s == OLD_S}
+
+
+def is_whole(file: File) -> bool:
+    return file.size_bytes == 5 and file.content in ("", MD5)
 
 
 def first_as_judged(files: list[File]) -> File:
