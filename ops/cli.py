@@ -140,6 +140,33 @@ def status(obj: Context, as_json: bool) -> None:
 
 @main.command()
 @json_option
+@click.option(
+    "--read", is_flag=True, help="Also read every copy on its host and hash it; takes as long as the disks do."
+)
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="How many findings to show."
+)
+@click.pass_obj
+def audit(obj: Context, as_json: bool, read: bool, limit: int) -> None:
+    """Prove for every object that its copies are where the metadata says, and for every file that something names it.
+
+    Looks only. Exit code 1 if there is a finding, or if a host or a shard could not be asked.
+
+    \b
+    Example: ./mobula audit --read --limit 20
+    """
+    from ops import audit_region  # noqa: PLC0415
+    from ops.remote import SshRemote  # noqa: PLC0415
+
+    region = obj.load()
+    remotes = {host.name: SshRemote(region, host.address) for host in region.hosts.values()}
+    report = audit_region.audit(region, remotes, read=read, progress=Progress())
+    show(report.as_json(limit), report.text(limit), as_json=as_json)
+    sys.exit(0 if report.ok else 1)
+
+
+@main.command()
+@json_option
 @click.pass_obj
 def env(obj: Context, as_json: bool) -> None:
     """Print what a Manta client needs in its environment.

@@ -8,7 +8,7 @@ import logging
 import shlex
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,9 +43,14 @@ class Remote(Protocol):
 
     def run(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float, check: bool = True) -> Result: ...
 
+    def lines(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float) -> Iterator[str]:
+        """What a command says, line by line while it runs; `timeout_s` bounds its silence. Fails after the last line, if it does."""
 
-def _exchange(channel: paramiko.Channel, argv: Sequence[str], stdin: str | None, timeout_s: float) -> Result:
-    """One command on a channel: hand it `stdin`, take all that it says.
+
+def _talk(
+    channel: paramiko.Channel, argv: Sequence[str], stdin: str | None, timeout_s: float
+) -> Generator[bytes, None, tuple[str, int]]:
+    """One command on a channel: hand it `stdin`, yield what it says as it comes, return its errors and its exit code.
 
     Neither Fabric's run() (it feeds standard input a character at a time, from a thread that fails if the command ends first) nor
     paramiko's files (one with bytes left in it complains on standard error, long after its connection broke).
@@ -59,12 +64,12 @@ def _exchange(channel: paramiko.Channel, argv: Sequence[str], stdin: str | None,
         with contextlib.suppress(OSError):  # ended without reading all of it
             channel.sendall((stdin or "").encode())
             channel.shutdown_write()
-        output = b"".join(iter(lambda: channel.recv(CHUNK_BYTES), b""))
+        yield from iter(lambda: channel.recv(CHUNK_BYTES), b"")
         reader.join(timeout_s)
         code = channel.recv_exit_status()
     if code < 0:  # Paramiko's way to say that it never heard one
         raise EOFError("the connection ended before the command did")
-    return Result(output.decode(errors="replace"), errors.decode(errors="replace"), code)
+    return errors.decode(errors="replace"), code
 
 
 def _take_errors(channel: paramiko.Channel, errors: bytearray) -> None:
@@ -86,19 +91,50 @@ class SshRemote:
 
     def run(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float, check: bool = True) -> Result:
         """One command on a connection of its own."""
+        output = bytearray()
+        talk = self._talk(argv, stdin, timeout_s)
+        while True:
+            try:
+                output += next(talk)
+            except StopIteration as end:
+                errors, code = end.value
+                break
+        result = Result(output.decode(errors="replace"), errors, code)
+        if check and code:
+            raise self._failed(argv, code, result.stderr or result.stdout)
+        return result
+
+    def lines(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float) -> Iterator[str]:
+        """The same, however much it says: nothing is kept, and whoever stops reading makes the command wait."""
+        rest = b""
+        talk = self._talk(argv, stdin, timeout_s)
+        while True:
+            try:
+                *whole, rest = (rest + next(talk)).split(b"\n")
+            except StopIteration as end:
+                errors, code = end.value
+                break
+            for line in whole:
+                yield line.decode(errors="replace")
+        if rest:
+            yield rest.decode(errors="replace")
+        if code:
+            raise self._failed(argv, code, errors)
+
+    def _talk(
+        self, argv: Sequence[str], stdin: str | None, timeout_s: float
+    ) -> Generator[bytes, None, tuple[str, int]]:
         with self._connection() as connection:
             try:
-                result = _exchange(
-                    connection.client.get_transport().open_session(timeout=timeout_s), argv, stdin, timeout_s
-                )
+                channel = connection.client.get_transport().open_session(timeout=timeout_s)
+                return (yield from _talk(channel, argv, stdin, timeout_s))
             except TimeoutError as error:
                 raise RemoteError(f"run {argv[0]} on {self._address}: silent for {timeout_s:.0f} s") from error
             except (OSError, EOFError, paramiko.SSHException) as error:
                 raise RemoteError(f"run {argv[0]} on {self._address}: {type(error).__name__} {error}") from error
-        if check and result.exit_code:
-            said = (result.stderr or result.stdout).strip()[-600:]
-            raise RemoteError(f"run {argv[0]} on {self._address}: exit {result.exit_code}: {said or 'no message'}")
-        return result
+
+    def _failed(self, argv: Sequence[str], code: int, said: str) -> RemoteError:
+        return RemoteError(f"run {argv[0]} on {self._address}: exit {code}: {said.strip()[-600:] or 'no message'}")
 
     @contextlib.contextmanager
     def _connection(self) -> Any:

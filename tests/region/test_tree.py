@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import subprocess
@@ -100,6 +101,16 @@ def test_every_non_empty_object_lies_on_two_machines_in_two_azs_and_an_empty_one
     for object_id, size, digest in in_tree:
         azs = by_object.get(f"{object_id}.{size}.{digest}", set())
         assert len(azs) == (2 if int(size) else 0), (object_id, size, azs)
+
+
+def test_audit_is_clean_with_the_tree_in_it(stored: str, tree: Path, mobula: Callable[..., Output]) -> None:
+    said = mobula("audit", "--json", "--read")
+    report = json.loads(said.stdout)
+    assert (report["ok"], said.returncode) == (True, 0), report["findings"] or report["unknown"]
+    sizes = [p.stat().st_size for p in tree.rglob("*") if p.is_file()]
+    assert report["objects"] >= sum(1 for size in sizes if size)
+    assert report["empty"] >= sum(1 for size in sizes if not size)
+    assert report["bytes"] >= 2 * sum(sizes)
 
 
 def garbage_rows(machines: Machines) -> int:

@@ -77,7 +77,7 @@ def test_the_help_of_every_command_has_an_example_of_that_command(path: tuple[st
 
 
 def test_what_prints_data_prints_json_too() -> None:
-    for path in [("status",), ("plan",), ("env",), ("account", "list")]:
+    for path in [("status",), ("audit",), ("plan",), ("env",), ("account", "list")]:
         assert "--json" in CliRunner().invoke(cli.main, [*path, "--help"]).output
 
 
@@ -97,6 +97,7 @@ def test_what_prints_data_prints_json_too() -> None:
         ("logs lab-z-api-09", "find host 'lab-z-api-09'"),
         ("logs lab-a-api-01 -n many", "'many' is not a valid integer"),
         ("logs lab-a-api-01 -n -5", "-5 is not in the range x>=1"),
+        ("audit -n -1", "-1 is not in the range x>=0"),
         ("account create", "Missing argument 'LOGIN'"),
         ("account key add alice", "Missing argument 'FILE'"),
         ("account key add alice missing.pub", "read 'missing.pub': [Errno 2]"),
@@ -121,6 +122,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, machine: str, argv:
     ("argv", "says"),
     [
         ("status", "look at region 'lab': it is not up; run ./mobula -R lab up"),
+        ("audit", "audit region 'lab': it is not up; run ./mobula -R lab up"),
         ("-R test env", "print the environment of region 'test': it is not up; run ./mobula -R test up first"),
         ("shell", "open a shell in region 'lab': it is not up; run ./mobula -R lab up first"),
         ("account list", "region 'lab' has no api hosts; run ./mobula -R lab up"),

@@ -69,7 +69,10 @@ def test_a_machine_without_a_debian_mirror_gets_no_lines() -> None:
 @pytest.mark.parametrize(
     ("log", "why"),
     [
-        ("I: x\ndpkg: error: No space left on device\nE: mmdebstrap failed to run\n", "the disk is full; free some room or"),
+        (
+            "I: x\ndpkg: error: No space left on device\nE: mmdebstrap failed to run\n",
+            "the disk is full; free some room or",
+        ),
         ("E: You don't have enough free space in /var/cache/apt/archives/.\n", "the disk is full"),
         ("I: x\nE: no such suite\nE: no such suite\nmore\n", "no such suite"),
         ("a\nb\nc\nd\n", "b | c | d"),

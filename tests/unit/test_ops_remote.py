@@ -176,3 +176,86 @@ def test_a_connection_that_breaks_is_one_sentence_and_leaves_no_complaint(
     with pytest.raises(RemoteError, match=r"^run python3 on 10.77.1.21: "):
         remote.run(["python3", "-"], stdin="x" * 3_000_000, timeout_s=BOUND_S)
     assert capfd.readouterr().err == ""
+
+
+def test_lines_come_whole_while_the_command_still_runs(serve: Serve) -> None:
+    go_on = threading.Event()
+
+    def in_pieces(channel: paramiko.Channel) -> None:
+        begun(channel)
+        channel.sendall(b"one\ntw")
+        assert go_on.wait(BOUND_S)
+        channel.sendall("o\n\ndr\xe9i".encode())
+        channel.send_exit_status(0)
+        channel.close()
+
+    remote, server = serve(in_pieces)
+    lines = remote.lines(["find", "/tank"], timeout_s=BOUND_S)
+    assert next(lines) == "one"
+    go_on.set()
+    assert list(lines) == ["two", "", "dr\xe9i"]
+    assert shlex.split(server.command) == ["find", "/tank"]
+
+
+def test_lines_answer_what_the_command_was_given(serve: Serve) -> None:
+    remote, _ = serve(echo)
+    assert list(remote.lines(["cat"], stdin="some\nlines\n" * 20_000, timeout_s=BOUND_S)) == ["some", "lines"] * 20_000
+
+
+def test_many_lines_that_nobody_reads_wait_with_their_command(serve: Serve) -> None:
+    said: list[int] = []
+
+    def much(channel: paramiko.Channel) -> None:
+        begun(channel)
+        for number in range(200):
+            channel.sendall(b"x" * 65535 + b"\n")
+            said.append(number)
+        channel.send_exit_status(0)
+        channel.close()
+
+    remote, _ = serve(much)
+    lines = remote.lines(["true"], timeout_s=BOUND_S)
+    next(lines)
+    assert len(said) < 100
+    assert sum(len(line) + 1 for line in lines) == 199 * 65536
+
+
+def test_lines_are_given_before_the_sentence_of_the_failure(serve: Serve) -> None:
+    remote, _ = serve(says(b"first\nsecond", b"no lease\n", 3))
+    lines = remote.lines(["psql"], timeout_s=BOUND_S)
+    assert [next(lines), next(lines)] == ["first", "second"]
+    with pytest.raises(RemoteError, match=r"^run psql on 10.77.1.21: exit 3: no lease$"):
+        next(lines)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "timeout_s", "sentence"),
+    [
+        (hangs, 0.2, "run zpool on 10.77.1.21: silent for 0 s"),
+        (gives_up, BOUND_S, "run zpool on 10.77.1.21: EOFError the connection ended before the command did"),
+    ],
+)
+def test_lines_of_a_command_that_says_no_more_are_one_sentence(
+    serve: Serve, behaviour: Behaviour, timeout_s: float, sentence: str
+) -> None:
+    remote, _ = serve(behaviour)
+    with pytest.raises(RemoteError) as caught:
+        list(remote.lines(["zpool", "status"], timeout_s=timeout_s))
+    assert str(caught.value) == sentence
+
+
+def test_whoever_reads_no_further_ends_the_command(serve: Serve) -> None:
+    ended = threading.Event()
+
+    def goes_on(channel: paramiko.Channel) -> None:
+        begun(channel)
+        with contextlib.suppress(OSError):
+            while True:
+                channel.sendall(b"line\n" * 10_000)
+        ended.set()
+
+    remote, _ = serve(goes_on)
+    lines = remote.lines(["yes"], timeout_s=BOUND_S)
+    assert next(lines) == "line"
+    lines.close()  # type: ignore[attr-defined]
+    assert ended.wait(BOUND_S)

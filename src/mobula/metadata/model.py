@@ -17,6 +17,8 @@ from mobula.core.groups import Group as Group  # noqa: PLC0414 (part of this tie
 from mobula.core.groups import StorageServer as StorageServer  # noqa: PLC0414
 
 VNODES = 4096
+COMMIT_DEADLINE_S = 6 * 3600
+"""a file that no entry names is swept when it is older than this; a PUT is not committed past half of it"""
 
 
 class Kind(enum.StrEnum):

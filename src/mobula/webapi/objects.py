@@ -21,7 +21,16 @@ from mobula.core.dates import http_date
 from mobula.core.errors import ApiError, unavailable
 from mobula.core.media import acceptable, content_type, cors_on_read, kept_headers
 from mobula.core.ranges import ByteRange, RangeNotSatisfiable, SeveralRanges, parse_range
-from mobula.metadata.model import Entry, Group, Kind, Lookup, Metadata, Precondition, StorageServer
+from mobula.metadata.model import (
+    COMMIT_DEADLINE_S,
+    Entry,
+    Group,
+    Kind,
+    Lookup,
+    Metadata,
+    Precondition,
+    StorageServer,
+)
 from mobula.proto.put import Abort, Accept, Commit, Effect, Open, Put, Reply, State
 from mobula.webapi.context import Context
 from mobula.webapi.placement import StorageDirectory, address_of, choose
@@ -35,8 +44,6 @@ COPIES_DEFAULT = 2
 COPIES_MAX = 6
 STREAMED_BYTES_MAX = 51_200 << 20
 """of a body that does not say its length"""
-COMMIT_DEADLINE_S = 6 * 3600
-"""a file that no entry names is swept when it is older than this; a PUT is not committed past half of it"""
 SMALL_BYTES = 256 * 1024
 """bodies up to here are taken whole and stored in one go; larger ones stream in a thread"""
 EMPTY_MD5 = hashlib.md5(b"", usedforsecurity=False).digest()
