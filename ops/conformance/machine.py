@@ -236,12 +236,13 @@ def firewall(host: Host, seen: Machine) -> Iterator[Finding]:
         yield Finding(host.name, "no firewall is loaded: every port is open to the whole region", do, "CL-20")
     elif loaded != wanted:
         yield Finding(
-            host.name, f"the loaded firewall is not that of /etc/mobula/firewall.nft ({_first_difference(loaded, wanted)})", do,
+            host.name, f"the loaded firewall is not that of /etc/mobula/firewall.nft ({first_difference(loaded, wanted)})", do,
             "CL-20",
         )  # fmt: skip
 
 
-def _first_difference(loaded: str, wanted: str) -> str:
+def first_difference(loaded: str, wanted: str) -> str:
+    """The first rule that only one of the two has."""
     more = [line.strip() for line in loaded.splitlines() if line not in wanted.splitlines()]
     less = [line.strip() for line in wanted.splitlines() if line not in loaded.splitlines()]
     if more:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ops import status
+from ops.conformance.machine import first_difference
 from ops.conformance.model import Finding, Machine, Server
 from ops.region import Host, Region
 
@@ -16,10 +18,22 @@ DATABASE_ROLES = {"postgres": True, "replicator": False, "rewinder": False, "mob
 """users of PostgreSQL that may log in, and whether they are superusers (docs/architecture.md, section 9)"""
 SAFE = {"synchronous_commit": "on", "fsync": "on", "full_page_writes": "on", "ssl": "on", "restart_after_crash": "off"}
 """settings on which every promise of the metadata tier rests"""
+CLAIMS = {
+    " release": "CL-100", "older config": "CL-100", "ZFS pool": "CL-60", "behind its leader": "CL-80", "peers in the role": "CL-73",
+}  # fmt: skip
+"""promises by words of what `mobula status` finds; all else is about a service that is not well"""
 STATELESS = ("api", "loadbalancer")
 
 Peers = Mapping[str, Machine]
 """machines as they were read, by host name; one that could not be read is not in it"""
+
+
+def by_status(subject: str, said: Iterable[status.Finding]) -> Iterator[Finding]:
+    """What `mobula status` finds of a host or a shard, with the promises."""
+    for one in said:
+        if one.host == subject:
+            claim = next((claim for words, claim in CLAIMS.items() if words in one.what), "CL-25")
+            yield Finding(one.host, one.what, one.do, claim)
 
 
 def shard(number: int, hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
@@ -286,3 +300,16 @@ def reachable(
                 "mobula up restores the edge of its AZ; mobula ssh "
                 f"{name} -- systemctl restart mobula-firewall restores the machine's", "CL-20",
             )  # fmt: skip
+
+
+def edge(az: str, loaded: str, wanted: str) -> Iterator[Finding]:
+    """The allow-list between an AZ and the internet, as the kernel lists it, against the one of this clone."""
+    if "drop" not in loaded:
+        yield Finding(f"az {az}", "its edge lets everything in from the internet", "mobula up restores it", "CL-20")
+    elif loaded != wanted:
+        yield Finding(
+            f"az {az}",
+            f"its edge's allow-list is not this clone's ({first_difference(loaded, wanted)})",
+            "mobula up restores it",
+            "CL-20",
+        )

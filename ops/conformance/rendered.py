@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ops.ansible import Comparison
+from ops.ansible import Outcome
 from ops.conformance.model import Finding
 
 JUDGED_ELSEWHERE = (" enabled", " started")
 """a unit that is stopped or disabled is said once, by `machine.units`"""
 
 
-def differences(host: str, found: Comparison) -> Iterator[Finding]:
+def differences(host: str, found: Outcome) -> Iterator[Finding]:
     """What differs on one host from what this clone renders."""
     for failure in found.failures:
         if failure.host == host:

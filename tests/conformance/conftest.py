@@ -123,6 +123,7 @@ def subjects(region: Region) -> dict[str, list[Subject]]:
         "nameserver": [Subject(h.name, (h,)) for h in region.pool("nameservice")],
         "shard": [Subject(str(n), tuple(h for h in hosts if h.shard == n)) for n in shards],
         "ensemble": [Subject("ensemble", tuple(region.pool("nameservice")))],
+        "az": [Subject(az, tuple(h for h in hosts if h.az == az)) for az in sorted(region.zones)],
         "layout": [Subject("layout", tuple(hosts))],
     }
 
@@ -262,12 +263,12 @@ def services(region: Region, remotes: Mapping[str, Remote], chosen: list[Host]) 
 
 
 @pytest.fixture(scope="session")
-def rendering(region: Region, chosen: list[Host], events: Events) -> Iterator[Callable[[], ansible.Comparison]]:
+def rendering(region: Region, chosen: list[Host], events: Events) -> Iterator[Callable[[], ansible.Outcome]]:
     """What Ansible would change on the chosen hosts; begun with the first check, waited for by whoever calls it."""
 
-    def compare() -> ansible.Comparison:
+    def compare() -> ansible.Outcome:
         began = time.monotonic()
-        found = ansible.compare(region, "site.yml", sorted(h.name for h in chosen))
+        found = ansible.compare(region, "site.yml", [h.name for h in chosen], on_progress=lambda _: None)
         events.say("compared", seconds=round(time.monotonic() - began, 2))
         return found
 

@@ -7,14 +7,17 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from mobula.lab.network import inside
+from mobula.lab.network import LabError, inside, run
+from mobula.lab.topology import edge_rules
 from ops.conformance.region import Answer
+from ops.region import Region
 
 CONNECT_TIMEOUT_S = 1.5
 PATIENT_TIMEOUT_S = 5.0
 AT_ONCE = 256
 DNS_TIMEOUT_S = 2.0
 DNS_TRIES = 3
+LIST = ("--stateless", "list", "table", "inet", "edge")
 KINDS = {"A": 1, "SRV": 33}
 
 Port = tuple[str, str, int]
@@ -125,3 +128,15 @@ def ports_to_try(hosts: Mapping[str, str], ports: Iterable[int]) -> list[Port]:
     """Every port at every host (name -> address)."""
     wanted = sorted(set(ports))
     return [(name, address, port) for name, address in sorted(hosts.items()) for port in wanted]
+
+
+def edge_of(region: Region, az: str) -> tuple[str, str]:
+    """The allow-list at an AZ's edge that is loaded, and this clone's, loaded into a namespace of its own to be listed alike."""
+    names, balancers = ([h.address for h in region.pool(pool)] for pool in ("nameservice", "loadbalancer"))
+    router = ["nsenter", f"--net=/run/netns/{region.name}-r{region.zones[az]}"]
+    try:
+        loaded = run([*router, "nft", *LIST])
+    except LabError:
+        loaded = ""
+    load = f"nft --file - && nft {' '.join(LIST)}"
+    return loaded, run(["unshare", "--net", "sh", "-c", load], stdin=edge_rules(names, balancers))

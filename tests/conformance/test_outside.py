@@ -42,3 +42,7 @@ def test_names_are_answered_right_and_for_five_seconds(
     host = nameserver.hosts[0]
     asked = judge.questions(region)
     found(judge.names(host, region, outside.ask(f"{region.name}-{namespace}", host.address, asked)))
+
+
+def test_the_edge_to_the_internet_has_its_allow_list(az: Subject, region: Region, found: Tell) -> None:
+    found(judge.edge(az.name, *outside.edge_of(region, az.name)))

@@ -19,8 +19,8 @@ Tell = Callable[[Iterable[Finding]], None]
 def test_a_shard_has_leader_sync_and_async_in_three_azs(
     shard: Subject, machines: Machines, services: Status, found: Tell
 ) -> None:
-    by_status = (Finding(f.host, f.what, f.do, "CL-73") for f in services.findings if f.host == f"shard {shard.name}")
-    found([*by_status, *judge.shard(int(shard.name), shard.hosts, machines.those_of(shard.hosts))])
+    said = judge.by_status(f"shard {shard.name}", services.findings)
+    found([*said, *judge.shard(int(shard.name), shard.hosts, machines.those_of(shard.hosts))])
 
 
 def test_placement_groups_spread_over_the_azs(shard: Subject, machines: Machines, region: Region, found: Tell) -> None:

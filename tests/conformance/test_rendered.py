@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from ops.ansible import Comparison
+from ops.ansible import Outcome
 from ops.conformance import rendered as judge
 from ops.conformance.model import Finding
 from tests.conformance.conftest import Subject
@@ -16,6 +16,6 @@ Tell = Callable[[Iterable[Finding]], None]
 
 
 def test_files_and_units_are_what_this_clone_renders(
-    machine: Subject, rendering: Callable[[], Comparison], found: Tell
+    machine: Subject, rendering: Callable[[], Outcome], found: Tell
 ) -> None:
     found(judge.differences(machine.name, rendering()))

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ops.ansible import Changed, Comparison, Failure
+from ops import status
+from ops.ansible import Changed, Failure, Outcome, Recap
 from ops.catalog import services_of
 from ops.conformance import machine, region, rendered
 from ops.conformance.model import Finding, Machine
@@ -419,6 +420,19 @@ def test_a_reply_of_a_nameserver_is_read() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("what", "claim"),
+    [
+        ("webapi: inactive (dead)", "CL-25"), ("does not answer by SSH: timed out", "CL-25"), ("has no release, wanted is 1", "CL-100"),
+        ("webapi runs with an older config than lies on disk", "CL-100"), ("its ZFS pool is DEGRADED", "CL-60"),
+        ("is 100 MiB behind its leader", "CL-80"), ("has 0 peers in the role sync_standby, wanted is 1", "CL-73"),
+    ],
+)  # fmt: skip
+def test_what_status_finds_breaks_a_promise_too(what: str, claim: str) -> None:
+    said = [status.Finding("h1", what, "mend it"), status.Finding("h2", "something else", "mend that")]
+    assert list(region.by_status("h1", said)) == [Finding("h1", what, "mend it", claim)]
+
+
 def test_instances_are_spread() -> None:
     counts = dict.fromkeys(POOLS, 1)
     ids = {name: name for name in HOSTS}
@@ -452,8 +466,17 @@ def test_the_internet_reaches_what_is_public_and_nothing_else() -> None:
     assert told[1].what == "its port 22 is refused from the internet, which must not reach it"
 
 
+def test_the_edge_of_an_az_has_its_allow_list() -> None:
+    assert list(region.edge("a", RULES, RULES)) == []
+    (gone,) = region.edge("a", "", RULES)
+    assert (gone.host, gone.what) == ("az a", "its edge lets everything in from the internet")
+    (more,) = region.edge("a", RULES + "\t\taccept\n", RULES)
+    assert "it also has 'accept'" in more.what
+
+
 def test_what_ansible_would_change_is_one_sentence_a_task() -> None:
-    found = Comparison(
+    found = Outcome(
+        Recap(0, 0, 0),
         (
             Changed("h1", "Ship", ("/etc/hosts", "mobula-dns restarted", "mobula-dns enabled")),
             Changed("h1", "Start", ("mobula-dns started",)),
