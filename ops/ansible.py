@@ -110,6 +110,8 @@ def environment(region: Region) -> dict[str, str]:
     options = [
         "-F none", "-o ControlMaster=auto", "-o ControlPersist=120s", f"-o UserKnownHostsFile={run / 'known_hosts'}",
         "-o StrictHostKeyChecking=yes", "-o LogLevel=ERROR", "-o IdentitiesOnly=yes", "-o ConnectTimeout=10",
+        # A host that froze while its connection was kept must not hold everybody up.
+        "-o ServerAliveInterval=10", "-o ServerAliveCountMax=3",
     ]  # fmt: skip
     return {
         **inherited,

@@ -156,7 +156,7 @@ def ssh_config(region: Region) -> Path:
     options = {
         "User": "root", "IdentityFile": region.secrets / "ssh.key", "IdentitiesOnly": "yes",
         "UserKnownHostsFile": known_hosts(region), "StrictHostKeyChecking": "yes", "LogLevel": "ERROR", "BatchMode": "yes",
-        "ControlMaster": "auto", "ControlPersist": "120s", "ControlPath": run / "cp" / "%C", "ServerAliveInterval": 5,
+        "ControlMaster": "auto", "ControlPersist": "120s", "ControlPath": run / "cp" / "%C", "ServerAliveInterval": 10,
         "ServerAliveCountMax": 3,
     }  # fmt: skip
     path = run / "ssh_config"
@@ -204,10 +204,11 @@ def check(region: Region, hosts: Sequence[str], expression: str | None, progress
 
 def _run(region: Region, hosts: Sequence[str], expression: str | None, reading: Reading) -> tuple[int, str]:
     """pytest's exit code, and the end of what it said."""
-    log = region.state_dir / "run" / "check.log"
+    config = ssh_config(region)
+    log = config.with_name("check.log")
     incoming, outgoing = os.pipe()
     with os.fdopen(incoming) as lines, log.open("w") as out:
-        argv = argv_of(region, hosts, expression, ssh_config(region), outgoing)
+        argv = argv_of(region, hosts, expression, config, outgoing)
         env = {**os.environ, "PYTHONPATH": f"{REPO}:{REPO / 'src'}", "PYTHONDONTWRITEBYTECODE": "1"}
         with subprocess.Popen(
             argv, cwd=REPO, env=env, pass_fds=[outgoing], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT

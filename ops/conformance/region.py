@@ -36,6 +36,15 @@ def by_status(subject: str, said: Iterable[status.Finding]) -> Iterator[Finding]
             yield Finding(one.host, one.what, one.do, claim)
 
 
+def versions(host: status.HostStatus, release: str) -> Iterator[Finding]:
+    """What its services say they run, against the version of the wanted release (whose name is version and digest)."""
+    wanted = release.rpartition("-")[0]
+    for service in host.services:
+        if service.version not in ("", wanted):  # Patroni's has another form
+            what = f"{service.name} runs version {service.version}, wanted is {wanted}"
+            yield Finding(host.name, what, "mobula up restarts it", "CL-100")
+
+
 def shard(number: int, hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
     """One leader, one synchronous standby, one asynchronous one, in three AZs; strict; the lease held."""
     name = f"shard {number}"

@@ -8,7 +8,7 @@ import pytest
 
 from ops.conformance import machine as judge
 from ops.conformance.model import Finding, Machine
-from ops.conformance.region import by_status
+from ops.conformance.region import by_status, versions
 from ops.region import Region
 from ops.status import Status
 from tests.conformance.conftest import Machines, Subject
@@ -20,7 +20,8 @@ Tell = Callable[[Iterable[Finding]], None]
 def test_services_are_healthy_and_run_the_wanted_version_and_config(
     machine: Subject, services: Status, found: Tell
 ) -> None:
-    found(by_status(machine.name, services.findings))
+    of = [host for host in services.hosts if host.name == machine.name]
+    found([*by_status(machine.name, services.findings), *(f for host in of for f in versions(host, services.version))])
 
 
 def test_the_machine_is_who_the_layout_says(machine: Subject, seen: Machine, region: Region, found: Tell) -> None:

@@ -67,7 +67,7 @@ BREAKAGES = (
         "the release link leads elsewhere", "api", 'ln -s "$(readlink /opt/mobula/current)" /opt/mobula/planted; '
         "ln -sfn /opt/mobula/planted /opt/mobula/current",
         '[ ! -L /opt/mobula/planted ] || { ln -sfn "$(readlink /opt/mobula/planted)" /opt/mobula/current; rm /opt/mobula/planted; }',
-        "has release planted, wanted is", "CL-25",
+        "has release planted, wanted is", "CL-100",
     ),
     Breakage(
         "the firewall is flushed", "loadbalancer", "nft flush ruleset", "systemctl restart mobula-firewall",

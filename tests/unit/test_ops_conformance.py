@@ -433,6 +433,16 @@ def test_what_status_finds_breaks_a_promise_too(what: str, claim: str) -> None:
     assert list(region.by_status("h1", said)) == [Finding("h1", what, "mend it", claim)]
 
 
+def test_the_version_that_runs_is_the_releases() -> None:
+    services = [
+        status.ServiceStatus(n, "active", True, "", v, "")
+        for n, v in (("webapi", "0.1.0"), ("patroni", ""), ("authcache", "0.0.9"))
+    ]
+    seen = status.HostStatus("h1", "a", "api", "10.77.1.21", True, "0.1.0-abc", "", "", 0, None, 0, None, services)
+    (old,) = region.versions(seen, "0.1.0-abc")
+    assert old.what == "authcache runs version 0.0.9, wanted is 0.1.0"
+
+
 def test_instances_are_spread() -> None:
     counts = dict.fromkeys(POOLS, 1)
     ids = {name: name for name in HOSTS}
