@@ -49,7 +49,7 @@ class Found(msgspec.Struct, frozen=True, tag_field="event", tag="finding"):
 
 
 class Checked(msgspec.Struct, frozen=True, tag_field="event", tag="checked"):
-    """A check that has ended. `outcome`: passed, failed (it found something), skipped (its host can't be read), broken."""
+    """A check that has ended. `outcome`: passed, failed (it found something), broken (it could not be made; `message` says why)."""
 
     check: str
     of: str
@@ -84,14 +84,23 @@ class Report:
             "broken": [{"check": b.check, "of": b.of, "message": b.message} for b in self.broken],
         }  # fmt: skip
 
+    def _reasons(self) -> dict[str, list[Checked]]:
+        """Checks that could not be made, by the reason: one reason keeps many from being made."""
+        found: dict[str, list[Checked]] = {}
+        for check in self.broken:
+            found.setdefault(check.message, []).append(check)
+        return found
+
     def text(self) -> str:
         """For people."""
-        verdict = "ok" if self.ok else f"{len(self.findings) + len(self.broken)} findings"
+        verdict = "ok" if self.ok else f"{len(self.findings) + len(self._reasons())} findings"
         lines = [f"region {self.region}  {self.hosts} hosts  {self.checks} checks  {self.elapsed_s:.0f} s  {verdict}"]
         for found in self.findings:
             lines += ["", f"! {found.host}: {found.what} ({found.claim})", f"  -> {found.do}"]
-        for check in self.broken:
-            lines += ["", f"! {check.of or self.region}: could not be checked whether {check.check}: {check.message}"]
+        for message, checks in self._reasons().items():
+            first, more = checks[0], len(checks) - 1
+            others = f" (and {more} checks more)" if more else ""
+            lines += ["", f"! {first.of or self.region}: could not be checked whether {first.check}{others}: {message}"]
             lines += ["  -> run it again; mobula status says whether the region is well"]
         return "\n".join(lines)
 
@@ -136,7 +145,7 @@ class Reading:
     def end_group(self) -> None:
         """Say how the checks of one kind went."""
         if self.outcomes:
-            words = {"passed": "ok", "failed": "with findings", "skipped": "not read", "broken": "not made"}
+            words = {"passed": "ok", "failed": "with findings", "broken": "not made"}
             counts = [f"{self.outcomes.count(o)} {words[o]}" for o in words if o in self.outcomes]
             self.say(f"{self.group}: {', '.join(counts)}")
         self.outcomes = ()

@@ -54,6 +54,7 @@ def shard(number: int, hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
             name, f"its peers are not one in each of three AZs ({azs})", "mend the layout, then mobula up", "CL-73"
         )
     servers: dict[str, Server] = {}
+    yield from _unread(hosts, seen)
     for host in hosts:
         found = seen[host.name].postgres if host.name in seen else None
         if found and found.server:
@@ -75,6 +76,14 @@ def shard(number: int, hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
     for leader in leaders:
         yield from _primary(name, leader, servers[leader], {h.name for h in hosts} - {leader})
         yield from _rules(name, leader, seen[leader])
+
+
+def _unread(hosts: Iterable[Host], seen: Peers) -> Iterator[Finding]:
+    for host in hosts:
+        if host.name not in seen:
+            yield Finding(
+                host.name, "can't be read, so its part in the whole is not known", "mobula status says why", "CL-25"
+            )
 
 
 def _server(host: Host, server: Server) -> Iterator[Finding]:
@@ -154,7 +163,8 @@ def placement(number: int, region: Region, hosts: Sequence[Host], seen: Peers) -
     servers = [found.server for h in hosts if h.name in seen and (found := seen[h.name].postgres) and found.server]
     primary = next((server for server in servers if not server.standby), None)
     if primary is None:
-        return  # said by `shard`
+        yield Finding(name, "its placement groups can't be read: no primary answers", "mobula status says why", "CL-44")
+        return
     if not primary.groups:
         yield Finding(name, "has no placement groups: nothing can be stored", "mobula up makes them", "CL-44")
     wrong: dict[tuple[str, str], list[int]] = {}
@@ -182,6 +192,7 @@ def placement(number: int, region: Region, hosts: Sequence[Host], seen: Peers) -
 
 def ensemble(hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
     """ZooKeeper: one leader, two followers, in three AZs."""
+    yield from _unread(hosts, seen)
     modes = {host.name: seen[host.name].zookeeper for host in hosts if host.name in seen}
     if len({host.az for host in hosts}) != AZS or len(hosts) != AZS:
         yield Finding(

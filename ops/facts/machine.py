@@ -1,7 +1,7 @@
 """Runs on a host (its text is handed to python3, standard library only): reads all that `mobula check` judges of it, prints JSON.
 
 Input, argv[1]: ``{"address", "packages", "left_out", "units", "pool", "guard"}``; output: `ops.conformance.model.Machine`.
-Only looks. What can't be read is empty or null, and the judge says what that means.
+Only looks. What can't be read is empty or null, and the judge finds that wrong.
 """
 
 import fnmatch
@@ -149,7 +149,9 @@ def units(names: list[str]) -> "dict[str, dict[str, str]]":
 
 
 def first_words(*argv: str) -> list[str]:
-    return [line.split()[0] for line in output_of(*argv).splitlines() if line.strip()]
+    """Of a listing in which nothing is a good answer: so whoever can't give it must not be silent."""
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=8).stdout
+    return [line.split()[0] for line in said.splitlines() if line.strip()]
 
 
 def unit_of(pid: str) -> str:

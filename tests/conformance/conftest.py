@@ -91,20 +91,24 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     done = yield
     report = LAST[-1] if LAST else None
     outcome, message = "passed", ""
-    if report and report.outcome == "skipped":
-        outcome = "skipped"
-    elif report and report.outcome == "failed":
+    if report is None or report.outcome != "passed":
         outcome = "failed" if item.stash.get(TOLD, False) else "broken"
-        message = str(report.longrepr).strip().splitlines()[-1] if outcome == "broken" else ""
-    name, _, of = item.name.partition("[")
-    item.config.stash[EVENTS].say(
-        "checked",
-        check=name.removeprefix("test_").replace("_", " "),
-        of=of.rstrip("]"),
-        outcome=outcome,
-        message=message,
-    )
+        message = why_broken(report) if outcome == "broken" else ""
+    of = item.name.partition("[")[2].rstrip("]")
+    item.config.stash[EVENTS].say("checked", check=title(item.name), of=of, outcome=outcome, message=message)
     return done
+
+
+def title(name: str) -> str:
+    """A check's name as a sentence."""
+    return name.partition("[")[0].removeprefix("test_").replace("_", " ")
+
+
+def why_broken(report: pytest.TestReport | None) -> str:
+    """The exception that kept a check from being made, in a line."""
+    crash = getattr(report and report.longrepr, "reprcrash", None)
+    text = crash.message if crash else str(report.longrepr if report else "it did not run")
+    return " ".join(text.removeprefix("ops.remote.RemoteError: ").split())[-400:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,10 @@ class Machines:
         packed = base64.b64encode(zlib.compress(SCRIPT.encode())).decode()
         argv = ["python3", "-c", f"import zlib,base64;exec(zlib.decompress(base64.b64decode('{packed}')))"]
         said = self.remotes[host.name].run([*argv, json.dumps(question(host))], timeout_s=LOOK_TIMEOUT_S)
-        found = msgspec.json.decode(said.stdout, type=Machine)
+        try:
+            found = msgspec.json.decode(said.stdout, type=Machine)
+        except msgspec.MsgspecError as error:
+            raise RemoteError(f"read what it says of itself: {error}") from error
         self.events.say("looked", host=host.name, seconds=round(time.monotonic() - began, 2))
         return found
 
@@ -234,7 +241,7 @@ class Machines:
             try:
                 found[host.name] = self.of(host)
             except RemoteError:
-                continue  # said once, by the check of the services
+                continue  # whoever judges several says which are missing
         return found
 
 
@@ -249,11 +256,8 @@ def machines(
 
 @pytest.fixture
 def seen(machine: Subject, machines: Machines) -> Machine:
-    """The one machine that a check is about."""
-    try:
-        return machines.of(machine.hosts[0])
-    except RemoteError as error:
-        pytest.skip(str(error))  # said once, by the check of the services
+    """The one machine that a check is about. One that can't be read is no machine that is well: the check is then broken."""
+    return machines.of(machine.hosts[0])
 
 
 @pytest.fixture(scope="session")
@@ -298,7 +302,7 @@ def found(request: pytest.FixtureRequest, events: Events) -> Callable[[Iterable[
     def tell(findings: Iterable[Finding]) -> None:
         told = list(findings)
         for finding in told:
-            events.say("finding", check=request.node.name, **asdict(finding))
+            events.say("finding", check=title(request.node.name), **asdict(finding))
         request.node.stash[TOLD] = bool(told)
         assert not told, "\n".join(f"{f.host}: {f.what} ({f.claim}) -> {f.do}" for f in told)
 

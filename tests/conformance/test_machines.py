@@ -58,4 +58,4 @@ def test_the_firewall_is_loaded(machine: Subject, seen: Machine, found: Tell) ->
 
 def test_the_pool_is_as_planned(storage: Subject, machines: Machines, region: Region, found: Tell) -> None:
     host = storage.hosts[0]
-    found(f for one in machines.those_of([host]).values() for f in judge.pool(host, one, region.name))
+    found(judge.pool(host, machines.of(host), region.name))

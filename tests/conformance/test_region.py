@@ -34,5 +34,5 @@ def test_zookeeper_has_a_leader_and_two_followers(ensemble: Subject, machines: M
 def test_instances_of_a_service_are_on_different_machines(
     layout: Subject, machines: Machines, chosen: list[object], region: Region, found: Tell
 ) -> None:
-    seen = machines.those_of(h for h in layout.hosts if h in chosen)
-    found(judge.spread(region, profile_counts(region), {name: one.machine_id for name, one in seen.items()}))
+    ids = {h.name: machines.of(h).machine_id for h in layout.hosts if h in chosen}
+    found(judge.spread(region, profile_counts(region), ids))

@@ -37,7 +37,7 @@ EVENTS = [
     checked("units run", "h1", "passed"),
     finding(FOUND),
     checked("units run", "h2", "failed"),
-    checked("units run", "h3", "skipped"),
+    checked("units run", "h3", "broken", "OSError: no route"),
     event("compared", seconds=20.4),
     checked(BROKEN.check, BROKEN.of, BROKEN.outcome, BROKEN.message),
 ]
@@ -51,10 +51,10 @@ def test_events_become_a_line_per_host_and_per_kind_of_check() -> None:
         "4 checks on 3 hosts",
         "lab-a-api-01 read in 1.2 s (1 of 3)",
         "compared with what this clone renders in 20 s",
-        "units run: 1 ok, 1 with findings, 1 not read",
+        "units run: 1 ok, 1 with findings, 1 not made",
         "names are right: 1 not made",
     ]
-    assert (reading.checks, reading.findings, reading.broken) == (4, (FOUND,), (BROKEN,))
+    assert (reading.checks, reading.findings, [b.of for b in reading.broken]) == (4, (FOUND,), ["h3", BROKEN.of])
 
 
 def test_a_report_names_finding_claim_and_what_to_do() -> None:
@@ -69,6 +69,8 @@ def test_a_report_names_finding_claim_and_what_to_do() -> None:
         "  -> run it again; mobula status says whether the region is well",
     ]
     assert not report.ok
+    same = Report("lab", 3, 4, 41.2, (), (BROKEN, Checked("units run", "h3", "broken", BROKEN.message)))
+    assert "whether names are right (and 1 checks more): OSError: no route" in same.text()
     found = report.as_json()
     assert (found["ok"], found["findings"][0]["claim"], found["broken"][0]["of"]) == (False, "CL-25", BROKEN.of)
     assert json.loads(json.dumps(found)) == found

@@ -370,6 +370,15 @@ def test_what_is_wrong_with_a_shard_is_named(
     assert any(says in f.what and f.claim == claim for f in told), told
 
 
+def test_a_peer_that_can_not_be_read_is_named() -> None:
+    seen = {h.name: read(facts(h)) for h in PEERS[:2]}
+    (unread,) = region.shard(1, PEERS, seen)
+    assert (unread.host, unread.what) == (C, "can't be read, so its part in the whole is not known")
+    (unknown,) = region.placement(1, REGION, PEERS, {C: read(facts(PEERS[2]))})
+    assert unknown.what == "its placement groups can't be read: no primary answers"
+    assert [f.host for f in region.ensemble(ENSEMBLE, {})] == [h.name for h in ENSEMBLE]
+
+
 def of_ensemble(modes: Iterable[str], hosts: list[Host] = ENSEMBLE) -> list[Finding]:
     seen = {h.name: read({**facts(h), "zookeeper": mode}) for h, mode in zip(hosts, modes, strict=True)}
     return list(region.ensemble(hosts, seen))
