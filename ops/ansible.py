@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,17 +103,15 @@ def read_events(lines: Iterable[str], on_progress: Callable[[str], None]) -> Out
 def environment(region: Region) -> dict[str, str]:
     """What ansible-playbook needs: the region, the way in, and homes of its own (nothing of the user's is read or written)."""
     run = region.state_dir / "run"
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "known_hosts").write_text(
-        "".join(f"{h.address} {_public(region.secrets / 'ssh-hosts.key.pub')}\n" for h in region.hosts.values())
-    )
+    known_hosts(region)
     ssh = run / "ssh"
-    ssh.write_text(f'#!/bin/sh\nexec nsenter --net=/run/netns/{region.name}-op ssh "$@"\n')
-    ssh.chmod(0o755)
+    _keep(ssh, f'#!/bin/sh\nexec nsenter --net=/run/netns/{region.name}-op ssh "$@"\n', mode=0o755)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_")}
     options = [
         "-F none", "-o ControlMaster=auto", "-o ControlPersist=120s", f"-o UserKnownHostsFile={run / 'known_hosts'}",
         "-o StrictHostKeyChecking=yes", "-o LogLevel=ERROR", "-o IdentitiesOnly=yes", "-o ConnectTimeout=10",
+        # A host that froze while its connection was kept must not hold everybody up.
+        "-o ServerAliveInterval=10", "-o ServerAliveCountMax=3",
     ]  # fmt: skip
     return {
         **inherited,
@@ -139,6 +137,25 @@ def environment(region: Region) -> dict[str, str]:
     }
 
 
+def known_hosts(region: Region) -> Path:
+    """The file that names every host's key to an SSH client."""
+    path = region.state_dir / "run" / "known_hosts"
+    key = _public(region.secrets / "ssh-hosts.key.pub")
+    _keep(path, "".join(f"{h.address} {key}\n" for h in region.hosts.values()), mode=0o644)
+    return path
+
+
+def _keep(path: Path, text: str, *, mode: int) -> None:
+    """Write a file unless it says that already; whole or not at all, as another command on the region may be reading it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.read_text() == text:
+        return
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(text)
+    new.chmod(mode)
+    new.rename(path)
+
+
 def _public(path: Path) -> str:
     return " ".join(path.read_text().split()[:2])
 
@@ -149,7 +166,7 @@ def run_playbook(region: Region, playbook: str, *, on_progress: Callable[[str], 
     Raises:
         OperatorError: names the first failed host, its task and message.
     """
-    code, outcome = _run(region, playbook, on_progress)
+    code, outcome = _run(region, playbook, on_progress, extra={})
     if code or outcome.failures:
         raise OperatorError(f"run {playbook} on region {region.name!r}: {_first(outcome)}")
     on_progress(f"ansible: {outcome.recap}")
@@ -162,13 +179,23 @@ def drift(region: Region, playbook: str, hosts: Iterable[str], *, on_progress: C
     Raises:
         OperatorError: Ansible itself failed.
     """
+    return lines_of(compare(region, playbook, hosts, on_progress=on_progress))
+
+
+def compare(region: Region, playbook: str, hosts: Iterable[str], *, on_progress: Callable[[str], None]) -> Outcome:
+    """What the playbook would do on these hosts; changes nothing. One that fails does not keep the others from being looked at.
+
+    Raises:
+        OperatorError: Ansible itself failed.
+    """
     wanted = sorted(hosts)
     if not wanted:
-        return []
-    code, outcome = _run(region, playbook, on_progress, "--check", f"--limit={','.join(wanted)}")
+        return Outcome(Recap(0, 0, 0))
+    options = ("--check", f"--limit={','.join(wanted)}")
+    code, outcome = _run(region, playbook, on_progress, *options, extra={"ANSIBLE_ANY_ERRORS_FATAL": "false"})
     if code and not outcome.failures:
         raise OperatorError(f"look for changes on region {region.name!r}: {_first(outcome)}")
-    return lines_of(outcome)
+    return outcome
 
 
 def lines_of(outcome: Outcome) -> list[str]:
@@ -177,7 +204,9 @@ def lines_of(outcome: Outcome) -> list[str]:
     return sorted([*lines, *(f"look at {f.host}: {' '.join(f.message.split())}" for f in outcome.failures)])
 
 
-def _run(region: Region, playbook: str, on_progress: Callable[[str], None], *options: str) -> tuple[int, Outcome]:
+def _run(
+    region: Region, playbook: str, on_progress: Callable[[str], None], *options: str, extra: Mapping[str, str]
+) -> tuple[int, Outcome]:
     argv = [str(Path(sys.executable).parent / "ansible-playbook"), str(REPO / "playbooks" / playbook), *options]
     with subprocess.Popen(
         argv,
@@ -185,7 +214,7 @@ def _run(region: Region, playbook: str, on_progress: Callable[[str], None], *opt
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=environment(region),
+        env={**environment(region), **extra},
         cwd=REPO,
     ) as process:
         assert process.stdout is not None  # noqa: S101

@@ -167,6 +167,29 @@ def audit(obj: Context, as_json: bool, read: bool, limit: int) -> None:
 
 @main.command()
 @json_option
+@click.option("-k", "expression", metavar="EXPR", help="Only checks whose names have these words (pytest's -k).")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help="Only what HOST takes part in; repeatable.")
+@click.option("--quiet", is_flag=True, help="No progress lines.")
+@click.pass_obj
+def check(obj: Context, as_json: bool, expression: str | None, hosts: tuple[str, ...], quiet: bool) -> None:
+    """Compare every host with what the layout, the service descriptions and this clone say; change nothing.
+
+    Each finding names what was found, what to do, and the promise that it breaks. Exit code 1 if there is any.
+
+    \b
+    Examples:
+      ./mobula check
+      ./mobula check --host lab-c-api-01 -k "listen or firewall"
+    """
+    from ops import check as conformance  # noqa: PLC0415
+
+    report = conformance.check(obj.load(), hosts, expression, Progress(quiet=quiet))
+    show(report.as_json(), report.text(), as_json=as_json)
+    sys.exit(0 if report.ok else 1)
+
+
+@main.command()
+@json_option
 @click.pass_obj
 def env(obj: Context, as_json: bool) -> None:
     """Print what a Manta client needs in its environment.
