@@ -27,9 +27,10 @@ PACKAGES = Path(__file__).with_name("image.packages")
 ROOM_BYTES = 3 << 30
 """what a build needs at its peak: unpacked root (750 MB), archives, and some air"""
 
+TEXTS = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
 # Documentation, translations, JIT (PostgreSQL runs with it off), JavaScript and Maven trees: half of the size.
 EXCLUDED = (
-    "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*",
+    *TEXTS,
     "/usr/lib/postgresql/*/lib/bitcode/*", "/usr/lib/postgresql/*/lib/llvmjit*", "/usr/lib/x86_64-linux-gnu/libLLVM*",
     "/usr/lib/llvm-*/*", "/usr/share/javascript/*", "/usr/share/nodejs/*", "/usr/share/maven-repo/*",
 )  # fmt: skip
