@@ -3,9 +3,9 @@ R ?= lab
 PROFILE ?=
 SHELL := /bin/sh
 
-.PHONY: help up down test check golden
+.PHONY: help up down test test-cgroup2 check golden
 help: ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*## /make \1 \t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1 \t/p' Makefile | expand -t 21
 
 up: ## start region R (PROFILE=small or lab), or bring it to what this clone says
 	@./mobula -R $(R) up $(if $(PROFILE),--profile $(PROFILE))
@@ -18,6 +18,9 @@ check: ## lint, types, imports, terraform, unit and golden tests
 
 test: ## start a small region called test, run every suite against it, take it down
 	@tests/run test
+
+test-cgroup2: ## try the launcher for hosts with cgroup v2 and systemd, in a virtual machine (emulated: minutes)
+	@tests/run cgroup2
 
 golden: ## rewrite the golden files; the diff is for review
 	@tests/run golden

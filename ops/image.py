@@ -27,9 +27,10 @@ PACKAGES = Path(__file__).with_name("image.packages")
 ROOM_BYTES = 3 << 30
 """what a build needs at its peak: unpacked root (750 MB), archives, and some air"""
 
+TEXTS = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
 # Documentation, translations, JIT (PostgreSQL runs with it off), JavaScript and Maven trees: half of the size.
 EXCLUDED = (
-    "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*",
+    *TEXTS,
     "/usr/lib/postgresql/*/lib/bitcode/*", "/usr/lib/postgresql/*/lib/llvmjit*", "/usr/lib/x86_64-linux-gnu/libLLVM*",
     "/usr/lib/llvm-*/*", "/usr/share/javascript/*", "/usr/share/nodejs/*", "/usr/share/maven-repo/*",
 )  # fmt: skip
@@ -94,35 +95,47 @@ def ensure(cache: Path, progress: Callable[[str], None]) -> Path:
     Raises:
         OperatorError: no room, no mirror, or the build failed (its log's last lines are in the message).
     """
-    root = root_of(cache)
-    if root.is_dir():
-        return root
-    root.parent.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(cache / "image" / "lock", progress):
-        if root.is_dir():
-            return root
+
+    def build(new: Path) -> None:
         _check_room(cache)
-        new = root.parent.with_suffix(".new")
+        _bootstrap(new, progress)
+        _prepare(new / "root")
+
+    build_once(root_of(cache).parent, "the base image", build, progress)
+    return root_of(cache)
+
+
+def build_once(folder: Path, what: str, build: Callable[[Path], None], progress: Callable[[str], None]) -> None:
+    """Have `folder` in the cache: `build` fills ``<folder>.new``, which gets the name when it is complete, or is removed.
+
+    Raises:
+        OperatorError: what `build` says.
+    """
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(folder.parent / "lock", what, progress):
+        if folder.is_dir():
+            return
+        new = folder.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         try:
-            _bootstrap(new, progress)
-            _prepare(new / "root")
+            build(new)
             os.sync()
-            new.rename(root.parent)
+            new.rename(folder)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-    return root
 
 
 @contextmanager
-def _only_one(lock: Path, progress: Callable[[str], None]) -> Iterator[None]:
+def _only_one(lock: Path, what: str, progress: Callable[[str], None]) -> Iterator[None]:
     with lock.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("another command is building the base image; waiting for it")
+            progress(f"another command is building {what}; waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -137,15 +150,25 @@ def _check_room(cache: Path) -> None:
 
 
 def _bootstrap(new: Path, progress: Callable[[str], None]) -> None:
-    packages = read_packages(PACKAGES.read_text())
-    argv = [
-        # In namespaces of its own that end with us, however we end: no process and no mount of a half-made image stays behind.
-        "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
-        "mmdebstrap", "--variant=minbase", "--mode=root",
+    options = [
         *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED),
         # Without the man directories the JRE's update-alternatives fails.
         '--essential-hook=mkdir -p "$1/usr/share/man/man1" "$1/usr/share/man/man7" "$1/etc/postgresql-common"',
         '--essential-hook=echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"',
+    ]
+    bootstrap(new, "the base image", read_packages(PACKAGES.read_text()), options, progress)
+
+
+def bootstrap(new: Path, what: str, packages: list[str], options: list[str], progress: Callable[[str], None]) -> None:
+    """Make a Debian of the packages in ``<new>/root``; what was said lies in ``<new>/build.log``.
+
+    Raises:
+        OperatorError: no mirror, or mmdebstrap failed (its log's last lines are in the message).
+    """
+    argv = [
+        # In namespaces of its own that end with us, however we end: no process and no mount of a half-made image stays behind.
+        "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
+        "mmdebstrap", "--variant=minbase", "--mode=root", *options,
         "--dpkgopt=force-confold", "--dpkgopt=force-unsafe-io", '--aptopt=Apt::Install-Recommends "false"',
         '--aptopt=Acquire::Languages "none"', f"--include={','.join(packages)}", SUITE, str(new / "root"), "-",
     ]  # fmt: skip
@@ -176,7 +199,7 @@ def _bootstrap(new: Path, progress: Callable[[str], None]) -> None:
             build.stdout.read()  # its end: the last process of the build is gone
             raise
     if build.returncode:
-        raise OperatorError(f"build the base image: {why_failed(log.read_text())}")
+        raise OperatorError(f"build {what}: {why_failed(log.read_text())}")
     shutil.rmtree(scratch)
 
 

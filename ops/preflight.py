@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mobula.lab import machines
 from ops.errors import BadInput, OperatorError
 from ops.region import Region
 
@@ -74,6 +75,10 @@ def check_relay_port(region: Region) -> None:
 
 def _kernel_problems() -> list[str]:
     problems = []
+    if not machines.is_hybrid() and not machines.SYSTEMD_BOOTED.is_dir():
+        problems.append(
+            "machines are started by systemd on a host with cgroup v2, and PID 1 is not systemd (in a container?)"
+        )
     if "overlay" not in Path("/proc/filesystems").read_text():
         problems.append("the kernel has no overlayfs (load the module 'overlay')")
     if not Path("/dev/fuse").exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def of_machine(region: str, state: Path) -> Traces:
         "nft": run("nft", "list", "ruleset").splitlines(),
         "sysctls": [f"{name} = {(Path('/proc/sys') / name).read_text().strip()}" for name in SYSCTLS],
         "mounts": sorted(line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()),
-        "cgroups": sorted(str(p) for depth in ("*", "*/*") for p in cgroups.glob(f"{depth}/mobula*")),
+        "cgroups": sorted(str(p) for depth in ("", "*/", "*/*/") for p in cgroups.glob(f"{depth}mobula*")),
         "processes": _processes(region, state),
         "listeners": sorted(filter(_is_fixed, (line.split()[3] for line in run("ss", "-Htln").splitlines()))),
         "files": sorted(p.name for p in state.parent.glob(f"{region}*")),
@@ -50,7 +51,7 @@ def _processes(region: str, state: Path) -> list[str]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            in_cgroup = f"/mobula-{region}/" in (entry / "cgroup").read_text()
+            in_cgroup = bool(re.search(rf"/mobula(-{region}|_{region}\.slice)/", (entry / "cgroup").read_text()))
             elsewhere = (entry / "ns/net").readlink() != ours
         except OSError:  # it ended meanwhile
             continue

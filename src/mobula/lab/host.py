@@ -56,26 +56,20 @@ def teardown(region: str, cidr: str, state_dir: Path, progress: Callable[[str], 
 
 
 def _kill_cgroups(region: str) -> int:
-    if not machines.is_hybrid():
-        slice_ = machines.CGROUP / "mobula.slice" / f"mobula-{region}.slice"
-        count = len(list(slice_.glob("*.service"))) if slice_.exists() else 0
-        subprocess.run(
-            ["systemctl", "kill", "--signal=SIGKILL", f"mobula-{region}.slice"], check=False, capture_output=True
-        )
-        subprocess.run(["systemctl", "stop", f"mobula-{region}.slice"], check=False, capture_output=True)
-        return count
-    top = machines.CGROUP / "unified" / f"mobula-{region}"
+    hybrid = machines.is_hybrid()
+    top = machines.CGROUP / "unified" / f"mobula-{region}" if hybrid else machines.CGROUP / machines.slice_of(region)
     count = len([p for p in top.iterdir() if p.is_dir()]) if top.exists() else 0
-    if top.exists():
-        (top / "cgroup.kill").write_text("1")
-        network.wait_until(
-            lambda: "populated 0" in (top / "cgroup.events").read_text(), 20, f"end the processes of region {region!r}"
-        )
-    for controller in machines.HYBRID:
-        group = machines.CGROUP / controller / f"mobula-{region}"
-        if group.exists():
-            # v1 groups stay busy for a moment after their last process has gone.
-            network.wait_until(lambda g=group: _removed(g), 10, f"remove cgroup {str(group)!r}")  # type: ignore[misc]
+    machines.kill_cgroup(top, 20, f"end the processes of region {region!r}")
+    if hybrid:
+        for controller in machines.HYBRID:
+            group = machines.CGROUP / controller / f"mobula-{region}"
+            if group.exists():
+                # v1 groups stay busy for a moment after their last process has gone.
+                network.wait_until(lambda g=group: _removed(g), 10, f"remove cgroup {str(group)!r}")  # type: ignore[misc]
+    else:
+        # Its services go with it; waits for all of them.
+        subprocess.run(["systemctl", "stop", machines.slice_of(region)], check=False, capture_output=True)
+    machines.forget_nspawn(f"{region}-*")
     return count
 
 

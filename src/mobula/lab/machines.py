@@ -1,5 +1,8 @@
 """Machines of the lab: systemd-nspawn on an overlay over the base image, in a network namespace and cgroup of their own.
 
+Who starts them is chosen by fact: on a host with cgroup v2 systemd does, each machine a transient service in its region's slice; on one
+with v1 controllers beside an empty cgroup2 (and no systemd to ask) we do, in cgroups that we make.
+
 A machine's state is looked at, never remembered: `absent` (no folder of ours), `stopped` (folder, no process), `running`.
 Its folder carries a label naming region and host; a folder without it is not ours and is left alone.
 """
@@ -21,6 +24,10 @@ from mobula.lab import network, topology
 from mobula.lab.network import LabError, NotThere
 
 CGROUP = Path("/sys/fs/cgroup")
+SYSTEMD_BOOTED = Path("/run/systemd/system")
+"""there on a host whose PID 1 is systemd"""
+NSPAWN = Path("/run/systemd/nspawn")
+"""where systemd-nspawn keeps things of running machines, in a folder a kind, by the machine's name"""
 HYBRID = ("systemd", "unified", "memory", "cpu", "cpuacct", "pids", "blkio", "devices", "freezer")
 GONE_TIMEOUT_S = 15.0
 BOOT_TIMEOUT_S = 120.0
@@ -55,7 +62,17 @@ class Machine:
         """Its cgroup of the unified hierarchy."""
         if is_hybrid():
             return CGROUP / "unified" / f"mobula-{self.region}" / self.name
-        return CGROUP / "mobula.slice" / f"mobula-{self.region}.slice" / f"{self.name}.service"
+        return CGROUP / slice_of(self.region) / self.unit
+
+    @property
+    def unit(self) -> str:
+        """The service of the host's systemd that it runs in (cgroup v2 only)."""
+        return f"mobula-{self.name}.service"
+
+
+def slice_of(region: str) -> str:
+    """The slice of a region's machines. No dash: systemd would put it into a slice that all regions share, and nobody could remove."""
+    return f"mobula_{region}.slice"
 
 
 def is_hybrid() -> bool:
@@ -74,8 +91,12 @@ def label_of(folder: Path) -> dict[str, object] | None:
 
 def is_running(machine: Machine) -> bool:
     """Any of its processes lives."""
+    return _is_populated(machine.cgroup)
+
+
+def _is_populated(group: Path) -> bool:
     try:
-        return "populated 1" in (machine.cgroup / "cgroup.events").read_text()
+        return "populated 1" in (group / "cgroup.events").read_text()
     except OSError:
         return False
 
@@ -167,25 +188,50 @@ def _mount(machine: Machine) -> None:
 
 def _start(machine: Machine) -> None:
     _mount(machine)
-    _remove_cgroups(machine)  # booted into the remains of a killed one a machine is degraded
+    _remove_remains(machine)
     nspawn = [
         "systemd-nspawn", "--quiet", f"--directory={machine.root}", "--register=no", "--keep-unit", f"--machine={machine.name}",
         f"--network-namespace-path={network.NETNS / machine.name}", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
         "--console=pipe", "--bind=/dev/fuse", f"--bind={machine.folder / 'disks'}:/disks", "--kill-signal=SIGRTMIN+3",
         "--system-call-filter=@keyring", "--capability=CAP_NET_ADMIN", "/sbin/lab-init",
     ]  # fmt: skip
-    path = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
-    with (machine.folder / "console.log").open("ab") as console:
-        if is_hybrid():
+    if is_hybrid():
+        path = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
+        with console_of(machine).open("ab") as console:
             _start_hybrid(machine, nspawn, path, console.fileno())
-        else:
-            unit = [
-                f"--unit={machine.name}",
-                f"--slice=mobula-{machine.region}.slice",
-                "--property=Delegate=yes",
-                "--property=KillMode=mixed",
-            ]
-            network.run(["systemd-run", "--quiet", "--collect", *unit, *nspawn])
+    else:
+        _start_unit(machine, nspawn)
+
+
+def console_of(machine: Machine) -> Path:
+    """What the machine and its launcher said."""
+    return machine.folder / "console.log"
+
+
+def _unit_argv(machine: Machine) -> list[str]:
+    properties = (
+        "Delegate=yes",  # the machine's own systemd makes cgroups, with limits in them, below the unit's
+        "TasksMax=infinity",  # else 15 % of the host's, of which the machine's systemd gives each service 15 %
+        "KillMode=mixed",  # the host shuts down: nspawn is told to, and halts the machine in order
+        f"RequiresMountsFor={machine.root}",  # and before its root is unmounted
+        f"StandardOutput=append:{console_of(machine)}", f"StandardError=append:{console_of(machine)}",
+    )  # fmt: skip
+    return [
+        # Type notify: a machine that can't be started is an error at once, not a banner that never comes.
+        "systemd-run", "--quiet", "--collect", f"--unit={machine.unit}", f"--slice={slice_of(machine.region)}",
+        f"--description=Mobula machine {machine.name}", "--service-type=notify", *(f"--property={p}" for p in properties),
+    ]  # fmt: skip
+
+
+def _start_unit(machine: Machine, nspawn: list[str]) -> None:
+    done = subprocess.run([*_unit_argv(machine), *nspawn], check=False, capture_output=True, text=True)
+    if done.returncode:
+        console = console_of(machine)
+        said = [
+            *done.stderr.splitlines(),
+            *(console.read_text(errors="replace").splitlines() if console.exists() else []),
+        ]
+        raise LabError(f"start {machine.name}: {said[-1] if said else 'no message'}")
 
 
 def _start_hybrid(machine: Machine, nspawn: list[str], env: dict[str, str], console: int) -> None:
@@ -202,10 +248,26 @@ def _start_hybrid(machine: Machine, nspawn: list[str], env: dict[str, str], cons
     )  # fmt: skip
 
 
-def _remove_cgroups(machine: Machine) -> None:
+def _remove_remains(machine: Machine) -> None:
+    """What a killed machine leaves, so that it can start again: booted into old cgroups it would be degraded."""
     if is_hybrid():
         for controller in HYBRID:
             remove_cgroup(CGROUP / controller / f"mobula-{machine.region}" / machine.name)
+    else:
+        # Its processes are gone; this waits until systemd knows, has removed the cgroups, and gives the unit's name away again.
+        subprocess.run(["systemctl", "stop", machine.unit], check=False, capture_output=True)
+    forget_nspawn(machine.name)
+
+
+def forget_nspawn(pattern: str) -> None:
+    """Remove what systemd-nspawn keeps of machines of that name (a glob) and leaves behind when it is killed.
+
+    Since version 257 it refuses a name whose mount below `unix-export` is still there.
+    """
+    for path in NSPAWN.glob(f"*/{pattern}"):
+        unmount(path)
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def remove_cgroup(group: Path) -> None:
@@ -245,6 +307,7 @@ def stop(machine: Machine) -> None:
         _wait_gone(machine)
     except LabError:
         kill(machine)
+    _remove_remains(machine)
 
 
 def power_off(machine: Machine) -> None:
@@ -258,9 +321,16 @@ def power_off(machine: Machine) -> None:
 
 def kill(machine: Machine) -> None:
     """End all processes of the machine at once."""
-    if machine.cgroup.exists():
-        (machine.cgroup / "cgroup.kill").write_text("1")
-        _wait_gone(machine)
+    kill_cgroup(machine.cgroup, GONE_TIMEOUT_S, f"stop {machine.name}")
+    _remove_remains(machine)
+
+
+def kill_cgroup(group: Path, timeout_s: float, what: str) -> None:
+    """End all processes of a cgroup, if there is one, and wait until they are gone."""
+    # The host's systemd removes an empty cgroup when it likes, also between two of our steps; the wait says whether it worked.
+    with contextlib.suppress(OSError):
+        (group / "cgroup.kill").write_text("1")
+    network.wait_until(lambda: not _is_populated(group), timeout_s, what)
 
 
 def is_frozen(machine: Machine) -> bool:
@@ -283,11 +353,10 @@ def remove(machine: Machine) -> None:
     unmount(machine.root)
     shutil.rmtree(machine.folder, ignore_errors=True)
     network.remove_namespaces(machine.name)
-    _remove_cgroups(machine)
 
 
 def unmount(root: Path) -> None:
-    """Unmount a machine's root, and again while crashes have stacked it."""
+    """Unmount what is mounted there, and again while crashes have stacked it."""
     while root.is_mount():
         network.run(["umount", "--lazy", str(root)])
 

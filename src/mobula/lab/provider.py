@@ -151,7 +151,7 @@ class Server(_Base):
             else:
                 machines.stop(machine)
         except LabError as error:
-            ctx.diagnostics.add_error(f"{planned['name']}: {error}", f"its console: {machine.folder / 'console.log'}")
+            ctx.diagnostics.add_error(f"{planned['name']}: {error}", f"its console: {machines.console_of(machine)}")
         return {**planned, "id": planned["name"]}
 
     def create(self, ctx: Any, planned: State) -> State:
