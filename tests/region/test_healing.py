@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ import pytest
 from ops.region import Region
 from tests.probe.machine import until
 from tests.region.conftest import Machines, Output
+from tests.region.dns import resolve
 from tests.region.load import Load
 from tests.region.signed import Client
 
@@ -36,26 +37,13 @@ def load(region: Region, demo: Client, folder: str) -> Load:
 
 
 @pytest.fixture
-def names(mobula: Mobula, region: Region) -> Callable[[str], set[str]]:
-    """Addresses that the first answering nameserver has for a name."""
+def names(region: Region) -> Callable[[str], set[str]]:
+    """Addresses that the first nameserver which answers has for a name."""
 
     def ask(name: str) -> set[str]:
-        servers = [h.address for h in region.pool("nameservice")]
-        for server in servers:
-            # The region's image has dig; any namespace that reaches the nameservers will do to run it in.
-            argv = [
-                "nsenter",
-                f"--net=/run/netns/{region.name}-op",
-                "dig",
-                "+short",
-                "+time=1",
-                "+tries=1",
-                f"@{server}",
-                name,
-            ]
-            done = subprocess.run(argv, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                return set(done.stdout.split())
+        for server in region.pool("nameservice"):
+            with contextlib.suppress(OSError):
+                return resolve(region, server.address, name)[0]
         raise AssertionError("no nameserver answers")
 
     return ask
