@@ -3,7 +3,7 @@ R ?= lab
 PROFILE ?=
 SHELL := /bin/sh
 
-.PHONY: help up down test check golden
+.PHONY: help up down test check molecule golden
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1 \t/p' Makefile | expand -t 16
 
@@ -18,6 +18,9 @@ check: ## lint, types, imports, terraform, unit and golden tests
 
 test: ## start a small region called test, run every suite against it, take it down
 	@tests/run test
+
+molecule: ## test the roles, each on a machine of its own
+	@tests/run molecule
 
 golden: ## rewrite the golden files; the diff is for review
 	@tests/run golden
