@@ -3,7 +3,7 @@ R ?= lab
 PROFILE ?=
 SHELL := /bin/sh
 
-.PHONY: help up down test test-cgroup2 check golden
+.PHONY: help up down test molecule test-cgroup2 check golden
 help: ## list what can be made
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1 \t/p' Makefile | expand -t 21
 
@@ -18,6 +18,9 @@ check: ## lint, types, imports, terraform, unit and golden tests
 
 test: ## start a small region called test, run every suite against it, take it down
 	@tests/run test
+
+molecule: ## test the roles, each on a machine of its own
+	@tests/run molecule
 
 test-cgroup2: ## try the launcher for hosts with cgroup v2 and systemd, in a virtual machine (emulated: minutes)
 	@tests/run cgroup2

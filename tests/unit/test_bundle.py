@@ -182,7 +182,7 @@ def test_an_unknown_owner_is_refused_by_name(machine: Machine) -> None:
 
 @pytest.mark.parametrize("broken", [False, True], ids=["well", "failed"])
 def test_ansible_shows_no_secret_however_much_it_is_asked_to(tmp_path: Path, broken: bool) -> None:
-    """The whole way: action plugin, module, a failed write, -vvv and --diff; also what the module tells the system's log."""
+    """The whole way: action plugin, module, a failed write, -vvv and --diff. (The host's journal: the role's scenario.)"""
     (tmp_path / "secret.txt").write_text("hunter2-{{ not a template }}")
     dest = tmp_path / ("file/under/it" if broken else "copy.txt")
     (tmp_path / "file").touch()

@@ -147,3 +147,9 @@ def test_a_label_at_either_end_makes_a_disk_not_blank(tmp_path: Path) -> None:
             file.write(b"\0")
             file.flush()
     assert zfs.is_blank(disk)
+
+
+def test_a_disk_without_room_for_labels_is_not_blank(tmp_path: Path) -> None:
+    disk = tmp_path / "d01"
+    disk.touch()
+    assert not zfs.is_blank(disk)

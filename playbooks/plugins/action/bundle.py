@@ -43,7 +43,9 @@ class ActionModule(ActionBase):
             "files": files,
             "units": units,
         }
-        result.update(self._execute_module("bundle", sent, task_vars=task_vars))
+        # Modules write their arguments to the host's journal, and ours hold secrets. The task's own word on that counts, not the module's.
+        silent = {**(task_vars or {}), "ansible_no_target_syslog": True}
+        result.update(self._execute_module("bundle", sent, task_vars=silent))
         return result
 
     def _file(self, file: dict[str, Any], task_vars: Any) -> dict[str, Any]:

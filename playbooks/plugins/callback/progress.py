@@ -14,6 +14,14 @@ type: stdout
 short_description: Events as JSON lines
 description: One line per play and task, one per failed host with its message, one with the recap.
 """
+MESSAGE_MAX = 2000
+
+
+def shorten(text: str) -> str:
+    """The message's beginning says what failed, its end why: a log's lines between them go first."""
+    if len(text) <= MESSAGE_MAX:
+        return text
+    return f"{text[: MESSAGE_MAX // 4]} [...] {text[-MESSAGE_MAX * 3 // 4 :]}"
 
 
 class CallbackModule(CallbackBase):
@@ -46,7 +54,7 @@ class CallbackModule(CallbackBase):
         text = found.get("msg") or found.get("stderr") or found.get("stdout") or "no message"
         if found.get("stderr") and found.get("msg") == "non-zero return code":
             text = found["stderr"]
-        self._say("failed", host=result.host.get_name(), task=result.task.get_name(), message=str(text)[-1500:])
+        self._say("failed", host=result.host.get_name(), task=result.task.get_name(), message=shorten(str(text)))
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:

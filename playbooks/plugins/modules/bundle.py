@@ -221,8 +221,8 @@ def apply(wanted: dict[str, Any], check: bool) -> tuple[list[str], list[dict[str
 def main() -> None:
     kinds = ("accounts", "directories", "files", "links", "units")
     spec = {kind: {"type": "list", "elements": "dict", "default": [], "no_log": False} for kind in kinds}
-    # no_log: modules write their arguments to the host's journal, and ours hold secrets. Not reported back either: invocation={}.
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True, no_log=True)
+    # Our arguments hold secrets: the action plugin keeps them out of the host's journal, and they are not reported back (invocation={}).
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     try:
         items, diffs = apply(module.params, module.check_mode)
     except (Refused, OSError) as error:

@@ -92,8 +92,8 @@ def plan(wanted: Wanted, observed: Observed) -> list:
         foreign = sorted(path for path, blank in observed.disks.items() if not blank)
         if foreign:
             raise Refused(
-                f"create pool {wanted.name!r} for {wanted.owner}: disk {foreign[0]} is not blank and belongs to no pool of ours; "
-                "find out whose it is, then wipe it or take it out of the layout"
+                f"create pool {wanted.name!r} for {wanted.owner}: disk {foreign[0]} is not blank (or has failed) and belongs to "
+                "no pool of ours; find out whose it is, then wipe it or take it out of the layout"
             )
         vdevs, spares = layout(sorted(observed.disks), wanted.vdevs, wanted.spares)
         argv = ["zpool", "create", wanted.name]
@@ -139,9 +139,11 @@ def read_members(status: str) -> frozenset:
 
 
 def is_blank(path: Path) -> bool:
-    """No label where ZFS (or a partition table) would have one."""
+    """No label where ZFS (or a partition table) would have one. A disk without room for labels has failed: that is not blank."""
     with path.open("rb") as disk:
         size = disk.seek(0, os.SEEK_END)
+        if size < 2 * LABEL_BYTES:
+            return False
         for start in (0, max(0, size - LABEL_BYTES)):
             disk.seek(start)
             if any(disk.read(LABEL_BYTES)):
