@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from mobula.lab import faults
 from ops.catalog import catalog
 from ops.conformance import region as judge
 from ops.conformance.model import Finding
@@ -42,6 +43,11 @@ def test_names_are_answered_right_and_for_five_seconds(
     host = nameserver.hosts[0]
     asked = judge.questions(region)
     found(judge.names(host, region, outside.ask(f"{region.name}-{namespace}", host.address, asked)))
+
+
+def test_no_fault_of_the_lab_stands(layout: Subject, region: Region, found: Tell) -> None:
+    standing = faults.standing(region.name, region.zones, region.state_dir)
+    found(Finding(where, what, "mobula lab heal", "CL-100") for where, what in standing)
 
 
 def test_the_edge_to_the_internet_has_its_allow_list(az: Subject, region: Region, found: Tell) -> None:
