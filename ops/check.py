@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from mobula.lab.network import NETNS
 from ops.ansible import known_hosts
 from ops.errors import BadInput, OperatorError
 from ops.progress import Progress
@@ -213,6 +214,10 @@ def check(region: Region, hosts: Sequence[str], expression: str | None, progress
 
 def _run(region: Region, hosts: Sequence[str], expression: str | None, reading: Reading) -> tuple[int, str]:
     """pytest's exit code, and the end of what it said."""
+    if not (NETNS / f"{region.name}-op").exists():
+        raise OperatorError(
+            f"check region {region.name!r}: its management network is not there; run ./mobula -R {region.name} up"
+        )
     config = ssh_config(region)
     log = config.with_name("check.log")
     incoming, outgoing = os.pipe()

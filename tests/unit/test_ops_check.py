@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,12 @@ def test_a_pytest_that_checked_nothing_is_an_error(
         check.check(region, [], expression, Progress(quiet=True))
     assert str(wanted) in str(raised.value)
     assert type(raised.value) is type(wanted)
+
+
+def test_a_region_whose_networks_are_gone_is_not_asked(region: Region) -> None:
+    gone = dataclasses.replace(region, name="nowhere")
+    with pytest.raises(OperatorError, match=r"management network is not there; run \./mobula -R nowhere up"):
+        check.check(gone, [], None, Progress(quiet=True))
 
 
 def test_an_unknown_host_is_bad_input_and_a_region_that_is_not_up_an_error(region: Region) -> None:
