@@ -475,7 +475,7 @@ def _summary(report: Report) -> Iterator[str]:
     if report.beyond:
         yield f"{sum(report.beyond.values()):,} findings beyond the first {SUSPECTS_MAX:,} were not looked at again"
     for source, why in sorted(report.unknown.items()):
-        yield f"UNKNOWN: {source} could not be asked: {why}"
+        yield f"UNKNOWN: {source}: {why}"
     if report.unknown:
         yield f"so {c.unseen_copies:,} copies were not seen and {c.unjudged_files:,} files not judged"
 

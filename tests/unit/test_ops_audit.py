@@ -457,7 +457,7 @@ def test_what_could_not_be_asked_is_never_ok_and_said_in_a_sentence() -> None:
     assert (report.ok, report.as_json(9)["unknown"]) == (
         False, [{"source": "b-1", "why": "reach 10.77.2.41 by SSH: timed out"}]
     )  # fmt: skip
-    assert "UNKNOWN: b-1 could not be asked: reach 10.77.2.41 by SSH: timed out" in report.text(9)
+    assert "UNKNOWN: b-1: reach 10.77.2.41 by SSH: timed out" in report.text(9)
 
 
 def test_the_report_shows_as_many_findings_as_it_is_told_and_says_how_many_there_are(
@@ -515,7 +515,8 @@ def test_memory_does_not_grow_with_the_objects() -> None:
         assert (tally.counts.objects, tally.counts.copies, tally.suspects) == (objects, 2 * objects, {})
         return peak
 
-    assert peak_bytes(8000) < peak_bytes(1000) * 1.5
+    # Ten thousand records of 8000 objects kept would be some megabytes; what is left is noise of the allocator.
+    assert peak_bytes(8000) < peak_bytes(1000) + 100_000
 
 
 def test_the_counts_by_kind_hold_what_was_only_counted() -> None:
