@@ -54,6 +54,14 @@ def digest_of(path: str) -> "str | None":
         return None
 
 
+def last_words(unit: str) -> str:
+    """A service's last lines: its own, which say why, or systemd's if it never said anything."""
+    shown = ("--lines=3", "--output=cat", "--no-pager", "--quiet")
+    return text_of("journalctl", f"_SYSTEMD_UNIT={unit}.service", *shown) or text_of(
+        "journalctl", f"--unit={unit}", *shown
+    )
+
+
 def service_facts(service: Facts) -> Facts:
     shown = text_of(
         "systemctl", "show", service["unit"], "--property=ActiveState,SubState,ActiveEnterTimestamp,NRestarts"
@@ -71,7 +79,7 @@ def service_facts(service: Facts) -> Facts:
     if service["url"] and facts["active"] == "active":
         facts["status"] = fetch(service["url"])
     if facts["active"] != "active":
-        facts["log"] = text_of("journalctl", "--unit", service["unit"], "--lines=3", "--output=cat", "--no-pager")
+        facts["log"] = last_words(service["unit"])
     return facts
 
 
