@@ -102,7 +102,7 @@ class Report:
             first, more = checks[0], len(checks) - 1
             others = f" (and {more} checks more)" if more else ""
             lines += ["", f"! {first.of or self.region}: could not be checked whether {first.check}{others}: {message}"]
-            lines += ["  -> run it again; mobula status says whether the region is well"]
+            lines += ["  -> run it again; ./mobula status says whether the region is well"]
         return "\n".join(lines)
 
 

@@ -234,14 +234,14 @@ def _findings(hosts: Iterable[Host], facts: Iterable[Facts], version: str) -> It
             yield Finding(
                 host.name,
                 f"does not answer by SSH: {seen.why}",
-                "mobula plan says whether it is gone; mobula up mends it",
+                "./mobula plan says whether it is gone; ./mobula up mends it",
             )
             continue
         if seen.release != version:
             yield Finding(
                 host.name,
                 f"has {f'release {seen.release}' if seen.release else 'no release'}, wanted is {version}",
-                "mobula up installs it",
+                "./mobula up installs it",
             )
         yield from _service_findings(host, seen.services)
         yield from _room_findings(host, seen)
@@ -250,7 +250,7 @@ def _findings(hosts: Iterable[Host], facts: Iterable[Facts], version: str) -> It
             yield Finding(
                 host.name,
                 f"its ZFS pool is {_role(host, seen)}{failed}",
-                f"mobula up takes new disks into use; mobula ssh {host.name} -- zpool status tank",
+                f"./mobula up takes new disks into use; ./mobula ssh {host.name} -- zpool status tank",
             )
 
 
@@ -259,9 +259,9 @@ def _service_findings(host: Host, services: Mapping[str, ServiceFacts]) -> Itera
         status = _service_status(name, seen)
         if not status.healthy:
             log = f"; it last said: {seen.log}" if seen.log else ""
-            yield Finding(host.name, f"{name}: {status.why}{log}", f"mobula logs {host.name} {name}")
+            yield Finding(host.name, f"{name}: {status.why}{log}", f"./mobula logs {host.name} {name}")
         elif seen.digest and seen.said.get("config_digest") not in (None, seen.digest):
-            yield Finding(host.name, f"{name} runs with an older config than lies on disk", "mobula up restarts it")
+            yield Finding(host.name, f"{name} runs with an older config than lies on disk", "./mobula up restarts it")
 
 
 def _room_findings(host: Host, seen: HostFacts) -> Iterable[Finding]:
@@ -272,14 +272,14 @@ def _room_findings(host: Host, seen: HostFacts) -> Iterable[Finding]:
             yield Finding(
                 host.name,
                 f"its certificate {name} {what}",
-                "remove it from the region's secrets; mobula up makes another",
+                "remove it from the region's secrets; ./mobula up makes another",
             )
     if seen.disk_free_bytes < seen.disk_size_bytes * DISK_FREE_MIN:
         room = f"{seen.disk_free_bytes >> 20} of {seen.disk_size_bytes >> 20} MiB"
-        yield Finding(host.name, f"its disk has {room} left", f"mobula ssh {host.name} -- du -xh --max-depth=3 /var")
+        yield Finding(host.name, f"its disk has {room} left", f"./mobula ssh {host.name} -- du -xh --max-depth=3 /var")
     lag = _lag(host, seen)
     if lag is not None and lag > LAG_BYTES_MAX:
-        yield Finding(host.name, f"is {lag >> 20} MiB behind its leader", f"mobula logs {host.name} patroni")
+        yield Finding(host.name, f"is {lag >> 20} MiB behind its leader", f"./mobula logs {host.name} patroni")
 
 
 def _shard_findings(statuses: Iterable[HostStatus], region: Region) -> Iterable[Finding]:
@@ -292,7 +292,7 @@ def _shard_findings(statuses: Iterable[HostStatus], region: Region) -> Iterable[
             if seen.count(role) != 1:
                 yield Finding(
                     f"shard {shard}", f"has {seen.count(role)} peers in the role {role}, wanted is 1",
-                    "wait half a minute for Patroni; then mobula logs <host> patroni",
+                    "wait half a minute for Patroni; then ./mobula logs <host> patroni",
                 )  # fmt: skip
 
 

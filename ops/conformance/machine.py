@@ -28,7 +28,7 @@ ZOOKEEPER_LEADER_PORT = 2888
 def identity(host: Host, seen: Machine, region: str) -> Iterator[Finding]:
     """The machine is who the layout says, and nobody else's copy."""
     if seen.hostname != host.name:
-        yield Finding(host.name, f"calls itself {seen.hostname!r}", "mobula lab wipe it, then mobula up", "CL-22")
+        yield Finding(host.name, f"calls itself {seen.hostname!r}", "./mobula lab wipe it, then ./mobula up", "CL-22")
     if seen.label != f"{region} {host.name}":
         yield Finding(
             host.name, f"/etc/mobula-machine says {seen.label!r}, not {region} {host.name}",
@@ -42,14 +42,14 @@ def packages(host: Host, seen: Machine) -> Iterator[Finding]:
         state = seen.packages.get(name, "not there")
         if state != "installed":
             yield Finding(
-                host.name, f"package {name} is {state}, its roles need it", f"mobula ssh {host.name} -- dpkg --audit; "
-                "a machine is mended by mobula lab wipe and mobula up", "CL-100",
+                host.name, f"package {name} is {state}, its roles need it", f"./mobula ssh {host.name} -- dpkg --audit; "
+                "a machine is mended by ./mobula lab wipe and ./mobula up", "CL-100",
             )  # fmt: skip
     if seen.lost_files:
         first, more = seen.lost_files[0], len(seen.lost_files) - 1
         yield Finding(
             host.name, f"{first} is missing, a file of an installed package{f' (and {more} more)' if more else ''}",
-            "put it back from another machine; it is lost on no machine made anew (mobula lab wipe, mobula up)", "CL-100",
+            "put it back from another machine; it is lost on no machine made anew (./mobula lab wipe, ./mobula up)", "CL-100",
         )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def accounts(host: Host, seen: Machine) -> Iterator[Finding]:
     """Users of the services are there with their numbers; no login and no group that nobody described."""
     by_name = {account.name: account for account in seen.accounts}
     for name in sorted(users_of(host.pool) - set(by_name)):
-        yield Finding(host.name, f"has no user {name}, its services run as it", "mobula up makes it", "CL-100")
+        yield Finding(host.name, f"has no user {name}, its services run as it", "./mobula up makes it", "CL-100")
     mobula = by_name.get("mobula")
     if mobula and (mobula.uid, mobula.gid) != (UID, UID):
         yield Finding(
@@ -106,7 +106,7 @@ def secrets(host: Host, seen: Machine) -> Iterator[Finding]:
         mode = f"mode {file.mode:04o}, {file.owner}:{file.group}"
         if file.secret and file.mode & ~READERS_MAX:
             yield Finding(
-                host.name, f"secret {file.path} can be read by others ({mode})", "mobula up sets it right; then renew the secret",
+                host.name, f"secret {file.path} can be read by others ({mode})", "./mobula up sets it right; then renew the secret",
                 "CL-20",
             )  # fmt: skip
         elif file.kind != "link" and file.mode & 0o002:
@@ -127,7 +127,7 @@ def secrets(host: Host, seen: Machine) -> Iterator[Finding]:
             "remove it there", "CL-20",
         )  # fmt: skip
     for name in sorted(secrets_of(host.pool) - found):
-        yield Finding(host.name, f"/etc/mobula/secrets/{name} is missing", "mobula up ships it", "CL-100")
+        yield Finding(host.name, f"/etc/mobula/secrets/{name} is missing", "./mobula up ships it", "CL-100")
 
 
 def units(host: Host, seen: Machine) -> Iterator[Finding]:
@@ -141,34 +141,37 @@ def units(host: Host, seen: Machine) -> Iterator[Finding]:
             yield Finding(
                 host.name,
                 f"unit {listed} is there, and no service of a {host.pool} host is called so",
-                f"mobula ssh {host.name} -- systemctl disable --now {listed}",
+                f"./mobula ssh {host.name} -- systemctl disable --now {listed}",
                 "CL-100",
             )
     for failed in seen.failed:
         if failed.removesuffix(".service") not in described:  # those are judged above
             yield Finding(
-                host.name, f"unit {failed} has failed", f"mobula ssh {host.name} -- systemctl status {failed}", "CL-26"
+                host.name,
+                f"unit {failed} has failed",
+                f"./mobula ssh {host.name} -- systemctl status {failed}",
+                "CL-26",
             )
 
 
 def _unit(host: Host, unit: str, name: str, found: Unit | None) -> Iterator[Finding]:
     if found is None or found.load_state != "loaded":
         state = found.load_state if found else "unknown to systemd"
-        yield Finding(host.name, f"unit {unit} is {state}", "mobula up installs it", "CL-25")
+        yield Finding(host.name, f"unit {unit} is {state}", "./mobula up installs it", "CL-25")
         return
     if found.active_state != "active":
         yield Finding(
             host.name, f"unit {unit} is {found.active_state} ({found.sub_state})",
-            f"mobula logs {host.name} {name} says why; mobula up starts it", "CL-25",
+            f"./mobula logs {host.name} {name} says why; ./mobula up starts it", "CL-25",
         )  # fmt: skip
     if found.unit_file_state != "enabled":
         yield Finding(
             host.name, f"unit {unit} is {found.unit_file_state}: it would not come back after a power loss",
-            "mobula up enables it", "CL-100",
+            "./mobula up enables it", "CL-100",
         )  # fmt: skip
     if found.drop_in_paths:
         yield Finding(
-            host.name, f"unit {unit} is changed by {found.drop_in_paths}", "remove that file there, then mobula up",
+            host.name, f"unit {unit} is changed by {found.drop_in_paths}", "remove that file there, then ./mobula up",
             "CL-100",
         )  # fmt: skip
 
@@ -206,7 +209,7 @@ def listeners(host: Host, seen: Machine) -> Iterator[Finding]:
         if not any((found.protocol, found.port) == (protocol, port) for found in open_to_others):
             yield Finding(
                 host.name, f"nothing listens on {protocol} port {port} of {unit}",
-                f"mobula logs {host.name} {unit.removeprefix('mobula-').removesuffix('.service')}; mobula up starts it", "CL-25",
+                f"./mobula logs {host.name} {unit.removeprefix('mobula-').removesuffix('.service')}; ./mobula up starts it", "CL-25",
             )  # fmt: skip
 
 
@@ -220,18 +223,18 @@ def _who(found: Listener) -> str:
 
 def _stop(host: Host, found: Listener) -> str:
     return (
-        f"mobula ssh {host.name} -- systemctl stop {found.unit}"
+        f"./mobula ssh {host.name} -- systemctl stop {found.unit}"
         if found.unit
-        else f"mobula ssh {host.name} -- ss -lntup"
+        else f"./mobula ssh {host.name} -- ss -lntup"
     )
 
 
 def firewall(host: Host, seen: Machine) -> Iterator[Finding]:
     """The kernel has exactly the rules of the machine's file."""
     loaded, wanted = seen.firewall.loaded.strip(), seen.firewall.wanted.strip()
-    do = f"mobula ssh {host.name} -- systemctl restart mobula-firewall"
+    do = f"./mobula ssh {host.name} -- systemctl restart mobula-firewall"
     if not wanted:
-        yield Finding(host.name, "/etc/mobula/firewall.nft can't be loaded", "mobula up writes it anew", "CL-20")
+        yield Finding(host.name, "/etc/mobula/firewall.nft can't be loaded", "./mobula up writes it anew", "CL-20")
     elif "policy drop" not in loaded:
         yield Finding(host.name, "no firewall is loaded: every port is open to the whole region", do, "CL-20")
     elif loaded != wanted:
@@ -253,9 +256,9 @@ def first_difference(loaded: str, wanted: str) -> str:
 def pool(host: Host, seen: Machine, region: str) -> Iterator[Finding]:
     """A storage host's pool: three raidz2 vdevs of equal width and two spares of exactly its disks, ours, whole, mounted."""
     found = seen.zfs
-    look = f"mobula ssh {host.name} -- zpool status tank"
+    look = f"./mobula ssh {host.name} -- zpool status tank"
     if found is None or "pool: tank" not in found.status:
-        yield Finding(host.name, "has no ZFS pool tank", f"{look}; mobula up makes it of blank disks", "CL-60")
+        yield Finding(host.name, "has no ZFS pool tank", f"{look}; ./mobula up makes it of blank disks", "CL-60")
         return
     yield from _layout(host, found.status, found.disks, look)
     if found.owner != f"{region}/{host.name}":
@@ -263,10 +266,10 @@ def pool(host: Host, seen: Machine, region: str) -> Iterator[Finding]:
     if "continue" not in found.failmode:
         yield Finding(
             host.name, "its pool's failmode is not continue: one lost pool would hang its server",
-            f"mobula ssh {host.name} -- zpool set failmode=continue tank", "CL-60",
+            f"./mobula ssh {host.name} -- zpool set failmode=continue tank", "CL-60",
         )  # fmt: skip
     if found.mounted != "yes":
-        yield Finding(host.name, "dataset tank/objects is not mounted", f"mobula ssh {host.name} -- zfs mount -a", "CL-60")  # fmt: skip
+        yield Finding(host.name, "dataset tank/objects is not mounted", f"./mobula ssh {host.name} -- zfs mount -a", "CL-60")  # fmt: skip
     if "errors: No known data errors" not in found.status:
         yield Finding(host.name, "its pool has data errors", look, "CL-67")
 
@@ -288,7 +291,7 @@ def _layout(host: Host, status: str, disks: Sequence[str], look: str) -> Iterato
         lost = " ".join(sorted(set(spares) - set(found_spares))) or "none is missing"
         yield Finding(
             host.name, f"its pool has {len(found_spares)} hot spares, wanted are {len(spares)} ({lost})",
-            f"mobula ssh {host.name} -- zpool add tank spare {lost}", "CL-60",
+            f"./mobula ssh {host.name} -- zpool add tank spare {lost}", "CL-60",
         )  # fmt: skip
     for disk, state in troubled:
         yield Finding(host.name, f"disk {disk} of its pool is {state}", look, "CL-63")

@@ -42,7 +42,7 @@ def versions(host: status.HostStatus, release: str) -> Iterator[Finding]:
     for service in host.services:
         if service.version not in ("", wanted):  # Patroni's has another form
             what = f"{service.name} runs version {service.version}, wanted is {wanted}"
-            yield Finding(host.name, what, "mobula up restarts it", "CL-100")
+            yield Finding(host.name, what, "./mobula up restarts it", "CL-100")
 
 
 def shard(number: int, hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
@@ -51,7 +51,7 @@ def shard(number: int, hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
     if len({host.az for host in hosts}) != AZS or len(hosts) != AZS:
         azs = ", ".join(f"{host.name} in {host.az}" for host in hosts)
         yield Finding(
-            name, f"its peers are not one in each of three AZs ({azs})", "mend the layout, then mobula up", "CL-73"
+            name, f"its peers are not one in each of three AZs ({azs})", "mend the layout, then ./mobula up", "CL-73"
         )
     servers: dict[str, Server] = {}
     yield from _unread(hosts, seen)
@@ -64,14 +64,14 @@ def shard(number: int, hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
             yield Finding(
                 host.name,
                 "its PostgreSQL does not answer on the local socket",
-                f"mobula logs {host.name} patroni",
+                f"./mobula logs {host.name} patroni",
                 "CL-72",
             )
     leaders = [n for n, server in servers.items() if not server.standby]
     if len(leaders) != 1:
         yield Finding(
             name, f"{len(leaders)} of its servers are primaries ({', '.join(leaders) or 'none'}), wanted is 1",
-            "wait half a minute for Patroni; then mobula logs <host> patroni", "CL-74",
+            "wait half a minute for Patroni; then ./mobula logs <host> patroni", "CL-74",
         )  # fmt: skip
     for leader in leaders:
         yield from _primary(name, leader, servers[leader], {h.name for h in hosts} - {leader})
@@ -82,7 +82,7 @@ def _unread(hosts: Iterable[Host], seen: Peers) -> Iterator[Finding]:
     for host in hosts:
         if host.name not in seen:
             yield Finding(
-                host.name, "can't be read, so its part in the whole is not known", "mobula status says why", "CL-25"
+                host.name, "can't be read, so its part in the whole is not known", "./mobula status says why", "CL-25"
             )
 
 
@@ -110,7 +110,7 @@ def _server(host: Host, server: Server) -> Iterator[Finding]:
 
 
 def _primary(name: str, leader: str, server: Server, others: set[str]) -> Iterator[Finding]:
-    wait = f"wait half a minute for Patroni; then mobula logs {leader} patroni"
+    wait = f"wait half a minute for Patroni; then ./mobula logs {leader} patroni"
     standbys = {s.name: s for s in server.standbys if s.state == "streaming"}
     kinds = Counter(s.sync for s in standbys.values())
     if set(standbys) != others:
@@ -152,7 +152,7 @@ def _rules(name: str, leader: str, seen: Machine) -> Iterator[Finding]:
     if not (guard.get("lease") and guard.get("role") == "primary"):
         yield Finding(
             name, f"the guard of its primary {leader} holds no lease ({guard.get('why') or 'it does not answer'}): reads get 503",
-            f"mobula logs {leader} guard", "CL-12",
+            f"./mobula logs {leader} guard", "CL-12",
         )  # fmt: skip
 
 
@@ -163,10 +163,12 @@ def placement(number: int, region: Region, hosts: Sequence[Host], seen: Peers) -
     servers = [found.server for h in hosts if h.name in seen and (found := seen[h.name].postgres) and found.server]
     primary = next((server for server in servers if not server.standby), None)
     if primary is None:
-        yield Finding(name, "its placement groups can't be read: no primary answers", "mobula status says why", "CL-44")
+        yield Finding(
+            name, "its placement groups can't be read: no primary answers", "./mobula status says why", "CL-44"
+        )
         return
     if not primary.groups:
-        yield Finding(name, "has no placement groups: nothing can be stored", "mobula up makes them", "CL-44")
+        yield Finding(name, "has no placement groups: nothing can be stored", "./mobula up makes them", "CL-44")
     wrong: dict[tuple[str, str], list[int]] = {}
     for group in primary.groups:
         ids = [str(server.get("id")) for server in group.servers]
@@ -185,7 +187,7 @@ def placement(number: int, region: Region, hosts: Sequence[Host], seen: Peers) -
         yield Finding(
             name,
             f"{len(groups)} placement groups {what} ({some})",
-            "mobula up writes the groups anew; then audit the objects",
+            "./mobula up writes the groups anew; then audit the objects",
             claim,
         )
 
@@ -196,19 +198,19 @@ def ensemble(hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
     modes = {host.name: seen[host.name].zookeeper for host in hosts if host.name in seen}
     if len({host.az for host in hosts}) != AZS or len(hosts) != AZS:
         yield Finding(
-            "ensemble", "its servers are not one in each of three AZs", "mend the layout, then mobula up", "CL-29"
+            "ensemble", "its servers are not one in each of three AZs", "mend the layout, then ./mobula up", "CL-29"
         )
     for name, mode in modes.items():
         if mode not in ("leader", "follower"):
             yield Finding(
-                name, f"its ZooKeeper is neither leader nor follower: {mode or 'it says nothing'}", f"mobula logs {name} zookeeper",
+                name, f"its ZooKeeper is neither leader nor follower: {mode or 'it says nothing'}", f"./mobula logs {name} zookeeper",
                 "CL-29",
             )  # fmt: skip
     count = Counter(modes.values())
     if len(modes) == len(hosts) and (count["leader"], count["follower"]) != (1, len(hosts) - 1):
         yield Finding(
             "ensemble", f"it has {count['leader']} leaders and {count['follower']} followers, wanted are 1 and {len(hosts) - 1}",
-            "wait half a minute; then mobula logs <host> zookeeper", "CL-74",
+            "wait half a minute; then ./mobula logs <host> zookeeper", "CL-74",
         )  # fmt: skip
 
 
@@ -248,7 +250,7 @@ def names(host: Host, region: Region, answers: Mapping[tuple[str, str], Answer])
         first = next(answer.why for answer in answers.values() if answer.why)
         yield Finding(
             host.name, f"its DNS does not answer {silent[0]}{f' (and {len(silent) - 1} more)' if len(silent) > 1 else ''}: {first}",
-            f"mobula logs {host.name} dns; mobula logs {host.name} names", "CL-24",
+            f"./mobula logs {host.name} dns; ./mobula logs {host.name} names", "CL-24",
         )  # fmt: skip
     for (name, kind), wanted in questions(region).items():
         answer = answers.get((name, kind), Answer(why="not asked"))
@@ -258,13 +260,13 @@ def names(host: Host, region: Region, answers: Mapping[tuple[str, str], Answer])
         if found != wanted:
             yield Finding(
                 host.name, f"its DNS answers {name} {kind} {_set_difference(found, wanted)}",
-                "mobula status says which instance is not well; mobula logs <its host> registrar", "CL-27",
+                "./mobula status says which instance is not well; ./mobula logs <its host> registrar", "CL-27",
             )  # fmt: skip
         slow = max((ttl for _, ttl in answer.records), default=0)
         if slow > TTL_MAX_S:
             yield Finding(
                 host.name, f"its DNS answers {name} {kind} with a TTL of {slow} s, at most {TTL_MAX_S} s are promised",
-                f"mobula logs {host.name} names", "CL-24",
+                f"./mobula logs {host.name} names", "CL-24",
             )  # fmt: skip
 
 
@@ -286,18 +288,18 @@ def spread(region: Region, counts: Mapping[str, int], machine_ids: Mapping[str, 
             )
     addresses = Counter(host.address for host in region.hosts.values())
     for address in (a for a, n in addresses.items() if n > 1):
-        yield Finding("region", f"address {address} belongs to two hosts", "mend the layout, then mobula up", "CL-22")
+        yield Finding("region", f"address {address} belongs to two hosts", "mend the layout, then ./mobula up", "CL-22")
     azs = sorted({host.az for host in region.hosts.values()})
     if len(azs) != AZS:
         yield Finding(
-            "region", f"it has {len(azs)} AZs, {AZS} are promised", "mend the layout, then mobula up", "CL-05"
+            "region", f"it has {len(azs)} AZs, {AZS} are promised", "mend the layout, then ./mobula up", "CL-05"
         )
     for pool, count in counts.items():
         per_az = Counter(host.az for host in region.pool(pool))
         if any(per_az[az] != count for az in azs):
             found = ", ".join(f"{per_az[az]} in {az}" for az in azs)
             yield Finding(
-                "region", f"pool {pool} has {found}; its profile says {count} in each AZ", "mobula plan, then mobula up",
+                "region", f"pool {pool} has {found}; its profile says {count} in each AZ", "./mobula plan, then ./mobula up",
                 "CL-22" if pool in STATELESS else "CL-05",
             )  # fmt: skip
 
@@ -312,12 +314,12 @@ def reachable(
         if wanted and state != "open":
             yield Finding(
                 name, f"its port {port} is {state} from the internet, which must reach it",
-                f"mobula status; mobula shell -- nc -vz {host.address} {port}", "CL-31" if host.pool == "loadbalancer" else "CL-24",
+                f"./mobula status; ./mobula shell -- nc -vz {host.address} {port}", "CL-31" if host.pool == "loadbalancer" else "CL-24",
             )  # fmt: skip
         if not wanted and state != "silent":
             yield Finding(
                 name, f"its port {port} is {state} from the internet, which must not reach it",
-                "mobula up restores the edge of its AZ; mobula ssh "
+                "./mobula up restores the edge of its AZ; ./mobula ssh "
                 f"{name} -- systemctl restart mobula-firewall restores the machine's", "CL-20",
             )  # fmt: skip
 
@@ -325,11 +327,11 @@ def reachable(
 def edge(az: str, loaded: str, wanted: str) -> Iterator[Finding]:
     """The allow-list between an AZ and the internet, as the kernel lists it, against the one of this clone."""
     if "drop" not in loaded:
-        yield Finding(f"az {az}", "its edge lets everything in from the internet", "mobula up restores it", "CL-20")
+        yield Finding(f"az {az}", "its edge lets everything in from the internet", "./mobula up restores it", "CL-20")
     elif loaded != wanted:
         yield Finding(
             f"az {az}",
             f"its edge's allow-list is not this clone's ({first_difference(loaded, wanted)})",
-            "mobula up restores it",
+            "./mobula up restores it",
             "CL-20",
         )

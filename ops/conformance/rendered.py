@@ -24,6 +24,6 @@ def differences(host: str, found: Outcome) -> Iterator[Finding]:
         if change.host == host and (items or not change.items):
             what = ", ".join(items) or change.task
             yield Finding(
-                host, f"is not what this clone renders; mobula up would change {what}",
-                "mobula up, or take the change over into the roles", "CL-100",
+                host, f"is not what this clone renders; ./mobula up would change {what}",
+                "./mobula up, or take the change over into the roles", "CL-100",
             )  # fmt: skip

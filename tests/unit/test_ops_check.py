@@ -16,7 +16,7 @@ from ops.progress import Progress
 from ops.region import Host, Region
 
 HOST = Host("lab-a-api-01", "a", "api", 1, "10.77.1.21", 0, 0)
-FOUND = Found("test_units[lab-a-api-01]", HOST.name, "unit x is inactive", "mobula up starts it", "CL-25")
+FOUND = Found("test_units[lab-a-api-01]", HOST.name, "unit x is inactive", "./mobula up starts it", "CL-25")
 BROKEN = Checked("names are right", "lab-a-nameservice-01", "broken", "OSError: no route")
 
 
@@ -64,10 +64,10 @@ def test_a_report_names_finding_claim_and_what_to_do() -> None:
         "region lab  3 hosts  4 checks  41 s  2 findings",
         "",
         "! lab-a-api-01: unit x is inactive (CL-25)",
-        "  -> mobula up starts it",
+        "  -> ./mobula up starts it",
         "",
         "! lab-a-nameservice-01: could not be checked whether names are right: OSError: no route",
-        "  -> run it again; mobula status says whether the region is well",
+        "  -> run it again; ./mobula status says whether the region is well",
     ]
     assert not report.ok
     same = Report("lab", 3, 4, 41.2, (), (BROKEN, Checked("units run", "h3", "broken", BROKEN.message)))

@@ -504,10 +504,10 @@ def test_what_ansible_would_change_is_one_sentence_a_task() -> None:
         (Failure("h3", "Ship", "create user mobula: it exists\nwith number 901"),),
     )
     assert [f.what for f in rendered.differences("h1", found)] == [
-        "is not what this clone renders; mobula up would change /etc/hosts, mobula-dns restarted"
+        "is not what this clone renders; ./mobula up would change /etc/hosts, mobula-dns restarted"
     ]
     assert [f.what for f in rendered.differences("h2", found)] == [
-        "is not what this clone renders; mobula up would change Some command"
+        "is not what this clone renders; ./mobula up would change Some command"
     ]
     (failed,) = rendered.differences("h3", found)
     assert (

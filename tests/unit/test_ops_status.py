@@ -95,9 +95,9 @@ def test_a_region_in_which_all_is_well_has_nothing_to_say() -> None:
 
 
 STORAGE = "lab-a-storage-01"
-GONE = "mobula plan says whether it is gone; mobula up mends it"
-DISKS = f"mobula up takes new disks into use; mobula ssh {STORAGE} -- zpool status tank"
-WAIT = "wait half a minute for Patroni; then mobula logs <host> patroni"
+GONE = "./mobula plan says whether it is gone; ./mobula up mends it"
+DISKS = f"./mobula up takes new disks into use; ./mobula ssh {STORAGE} -- zpool status tank"
+WAIT = "wait half a minute for Patroni; then ./mobula logs <host> patroni"
 
 
 def of_storage(**values: Any) -> Callable[[dict[str, Facts]], object]:
@@ -114,11 +114,11 @@ def of_storage(**values: Any) -> Callable[[dict[str, Facts]], object]:
         ),
         (
             lambda facts: facts[STORAGE].update(release="0.0.9"),
-            Finding(STORAGE, f"has release 0.0.9, wanted is {VERSION}", "mobula up installs it"),
+            Finding(STORAGE, f"has release 0.0.9, wanted is {VERSION}", "./mobula up installs it"),
         ),
         (
             lambda facts: facts[STORAGE].update(release=None),
-            Finding(STORAGE, f"has no release, wanted is {VERSION}", "mobula up installs it"),
+            Finding(STORAGE, f"has no release, wanted is {VERSION}", "./mobula up installs it"),
         ),
         (
             lambda facts: facts[STORAGE]["pool"].update(health="DEGRADED"),
@@ -134,35 +134,35 @@ def of_storage(**values: Any) -> Callable[[dict[str, Facts]], object]:
         ),
         (
             lambda facts: facts[STORAGE].update(certificate_days_left={"host.pem": 12}),
-            Finding(STORAGE, "its certificate host.pem ends in 12 days", "remove it from the region's secrets; mobula up makes another"),
+            Finding(STORAGE, "its certificate host.pem ends in 12 days", "remove it from the region's secrets; ./mobula up makes another"),
         ),
         (
             lambda facts: facts[STORAGE].update(disk_free_bytes=90 << 20),
-            Finding(STORAGE, "its disk has 90 of 2048 MiB left", f"mobula ssh {STORAGE} -- du -xh --max-depth=3 /var"),
+            Finding(STORAGE, "its disk has 90 of 2048 MiB left", f"./mobula ssh {STORAGE} -- du -xh --max-depth=3 /var"),
         ),
         (
             lambda facts: facts["lab-c-metadata-01"].update(cluster={"members": [{"name": "lab-c-metadata-01", "lag": 80 << 20}]}),
-            Finding("lab-c-metadata-01", "is 80 MiB behind its leader", "mobula logs lab-c-metadata-01 patroni"),
+            Finding("lab-c-metadata-01", "is 80 MiB behind its leader", "./mobula logs lab-c-metadata-01 patroni"),
         ),
         (
             of_storage(active="failed", sub="failed", status=None, log="config refused: no such key"),
-            Finding(STORAGE, "storage: failed (failed); it last said: config refused: no such key", f"mobula logs {STORAGE} storage"),
+            Finding(STORAGE, "storage: failed (failed); it last said: config refused: no such key", f"./mobula logs {STORAGE} storage"),
         ),
         (
             of_storage(status={"healthy": False, "why": "the disk is full", "config_digest": "d1"}),
-            Finding(STORAGE, "storage: the disk is full", f"mobula logs {STORAGE} storage"),
+            Finding(STORAGE, "storage: the disk is full", f"./mobula logs {STORAGE} storage"),
         ),
         (
             of_storage(status={"error": "Connection refused"}),
-            Finding(STORAGE, "storage: Connection refused", f"mobula logs {STORAGE} storage"),
+            Finding(STORAGE, "storage: Connection refused", f"./mobula logs {STORAGE} storage"),
         ),
         (
             of_storage(status={"healthy": True, "config_digest": "d0"}),
-            Finding(STORAGE, "storage runs with an older config than lies on disk", "mobula up restarts it"),
+            Finding(STORAGE, "storage runs with an older config than lies on disk", "./mobula up restarts it"),
         ),
         (
             of_storage(status=["healthy"]),
-            Finding(STORAGE, "storage: its status is no JSON object", f"mobula logs {STORAGE} storage"),
+            Finding(STORAGE, "storage: its status is no JSON object", f"./mobula logs {STORAGE} storage"),
         ),
         (
             lambda facts: facts["lab-b-metadata-01"]["services"]["patroni"]["status"].pop("sync_standby"),
