@@ -3,7 +3,7 @@ R ?= lab
 PROFILE ?=
 SHELL := /bin/sh
 
-.PHONY: help up down test molecule test-cgroup2 check golden
+.PHONY: help up down test harm molecule test-cgroup2 check golden
 help: ## list what can be made
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1 \t/p' Makefile | expand -t 21
 
@@ -18,6 +18,9 @@ check: ## lint, types, imports, terraform, unit and golden tests
 
 test: ## start a small region called test, run every suite against it, take it down
 	@tests/run test
+
+harm: ## losses, planted deviations and damaged copies on a standing region (MOBULA_TEST_REGION)
+	@tests/run harm
 
 molecule: ## test the roles, each on a machine of its own
 	@tests/run molecule

@@ -103,8 +103,16 @@ class Client:
             "localhost", self._port, timeout=60, context=insecure()
         )
         chunked = body is not None and not isinstance(body, bytes)
-        connection.request(method, path, body=body, headers=send, encode_chunked=chunked)
-        response = connection.getresponse()
+        kept = self._connection is not None
+        try:
+            connection.request(method, path, body=body, headers=send, encode_chunked=chunked)
+            response = connection.getresponse()
+        except ConnectionError:
+            self.close()
+            if not kept or chunked:
+                raise
+            # The loadbalancer that held the kept connection is gone: once more, on a new one.
+            return self.request(method, path, body, headers, signed=signed)
         answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         self._used_s = time.monotonic()
         self._connection = None if response.will_close else connection
