@@ -53,9 +53,9 @@ def list_accounts(as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
         return
     for entry in found:
-        click.echo(
-            f"{entry['login']:24} {entry['uuid']}  {len(entry['keys'])} keys{'  operator' if entry['operator'] else ''}"
-        )
+        keys = len(entry["keys"])
+        rest = f"{keys} key{'' if keys == 1 else 's'}{'  operator' if entry['operator'] else ''}"
+        click.echo(f"{entry['login']:24} {entry['uuid']}  {rest}")
 
 
 @account.group()

@@ -26,7 +26,7 @@ class Administration:
             BadInput: the payload can't be used (the sentence is the host's).
             OperatorError: no api host could be reached, or it could not be done.
         """
-        why = f"region {self._region.name!r} has no api hosts; run ./mobula -R {self._region.name} up"
+        why = f"region {self._region.name!r} has no api hosts; run ./mobula up"
         for host in self._region.pool("api"):
             try:
                 done = SshRemote(self._region, host.address).run(

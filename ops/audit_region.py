@@ -245,7 +245,7 @@ def audit(region: Region, remotes: Mapping[str, Remote], *, read: bool, progress
         OperatorError: the region is not up.
     """
     if not region.pool("storage"):
-        raise OperatorError(f"audit region {region.name!r}: it is not up; run ./mobula -R {region.name} up")
+        raise OperatorError(f"audit region {region.name!r}: it is not up; run ./mobula up")
     shard_map = read_shard_map(region, remotes)
     unknown = {"the shard map": shard_map} if isinstance(shard_map, str) else {}
     asked = Asked(region, remotes, None if isinstance(shard_map, str) else shard_map, read)

@@ -193,7 +193,7 @@ def check(region: Region, hosts: Sequence[str], expression: str | None, progress
         OperatorError: the region is not up, or nothing could be checked.
     """
     if not region.hosts:
-        raise OperatorError(f"check region {region.name!r}: it is not up; run ./mobula -R {region.name} up")
+        raise OperatorError(f"check region {region.name!r}: it is not up; run ./mobula up")
     for host in hosts:
         if host not in region.hosts:
             raise BadInput(f"find host {host!r} in region {region.name!r}: it has {', '.join(sorted(region.hosts))}")
@@ -215,9 +215,7 @@ def check(region: Region, hosts: Sequence[str], expression: str | None, progress
 def _run(region: Region, hosts: Sequence[str], expression: str | None, reading: Reading) -> tuple[int, str]:
     """pytest's exit code, and the end of what it said."""
     if not (NETNS / f"{region.name}-op").exists():
-        raise OperatorError(
-            f"check region {region.name!r}: its management network is not there; run ./mobula -R {region.name} up"
-        )
+        raise OperatorError(f"check region {region.name!r}: its management network is not there; run ./mobula up")
     config = ssh_config(region)
     log = config.with_name("check.log")
     incoming, outgoing = os.pipe()

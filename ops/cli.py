@@ -18,8 +18,14 @@ from ops.errors import OperatorError
 from ops.progress import Progress
 from ops.region import Region, load, load_standing, names
 
+DEFAULT_REGION = "lab"
 GROUPS = {"account": ("ops.account_cli", "account"), "lab": ("ops.lab_cli", "lab")}
 """subcommands with modules of their own, loaded only when they are asked for"""
+
+
+def addressed(text: str, region: str) -> str:
+    """Advice as it can be typed: ``./mobula ...`` names `region`, unless that is the default one."""
+    return text if region == DEFAULT_REGION else text.replace("./mobula ", f"./mobula -R {region} ")
 
 
 class Context:
@@ -33,6 +39,14 @@ class Context:
 
     def load_standing(self) -> Region:
         return load_standing(self.region)
+
+    def show(self, value: Any, text: str, *, as_json: bool) -> None:
+        """Print `value` as JSON, or `text`."""
+        self.say(json.dumps(value, indent=1, default=str) if as_json else text)
+
+    def say(self, text: str) -> None:
+        """Print `text`; commands in it name this region."""
+        click.echo(addressed(text, self.region))
 
 
 class Lazy(click.Group):
@@ -48,17 +62,21 @@ class Lazy(click.Group):
             return command
         return super().get_command(ctx, cmd_name)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; the advice in its error names the region it was about."""
+        try:
+            return super().invoke(ctx)
+        except OperatorError as error:
+            raise type(error)(addressed(str(error), ctx.params["region"])) from error
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
-def show(value: Any, text: str, *, as_json: bool) -> None:
-    """Print `value` as JSON, or `text`."""
-    click.echo(json.dumps(value, indent=1, default=str) if as_json else text)
-
-
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-R", "--region", default="lab", show_default=True, help=f"The region: one of {', '.join(names())}.")
+@click.option(
+    "-R", "--region", default=DEFAULT_REGION, show_default=True, help=f"The region: one of {', '.join(names())}."
+)
 @click.pass_context
 def main(ctx: click.Context, region: str) -> None:
     """Start, see and change a region of Mobula.
@@ -86,10 +104,10 @@ def up(obj: Context, profile: str | None, quiet: bool) -> None:
     from ops import provision  # noqa: PLC0415 (Terraform, Ansible: not for `--help`)
 
     summary = provision.up(obj.load(), profile, Progress(quiet=quiet))
-    click.echo(summary.text())
+    obj.say(summary.text())
     if not summary.status.ok:
         click.echo()
-        raise OperatorError(f"the region stands, but not all is well; ./mobula -R {obj.region} status says what to do")
+        raise OperatorError("the region stands, but not all is well; ./mobula status says what to do")
 
 
 @main.command()
@@ -105,7 +123,7 @@ def plan(obj: Context, profile: str | None, as_json: bool) -> None:
     from ops import provision  # noqa: PLC0415
 
     found = provision.plan(obj.load(), profile, Progress())
-    show(found.as_json(), found.text(), as_json=as_json)
+    obj.show(found.as_json(), found.text(), as_json=as_json)
 
 
 @main.command()
@@ -134,7 +152,7 @@ def status(obj: Context, as_json: bool) -> None:
     from ops.status import table  # noqa: PLC0415
 
     seen = provision.look(obj.load())
-    show(seen.as_json(), table(seen), as_json=as_json)
+    obj.show(seen.as_json(), table(seen), as_json=as_json)
     sys.exit(0 if seen.ok else 1)
 
 
@@ -161,7 +179,7 @@ def audit(obj: Context, as_json: bool, read: bool, limit: int) -> None:
     region = obj.load()
     remotes = {host.name: SshRemote(region, host.address) for host in region.hosts.values()}
     report = audit_region.audit(region, remotes, read=read, progress=Progress())
-    show(report.as_json(limit), report.text(limit), as_json=as_json)
+    obj.show(report.as_json(limit), report.text(limit), as_json=as_json)
     sys.exit(0 if report.ok else 1)
 
 
@@ -184,7 +202,7 @@ def check(obj: Context, as_json: bool, expression: str | None, hosts: tuple[str,
     from ops import check as conformance  # noqa: PLC0415
 
     report = conformance.check(obj.load(), hosts, expression, Progress(quiet=quiet))
-    show(report.as_json(), report.text(), as_json=as_json)
+    obj.show(report.as_json(), report.text(), as_json=as_json)
     sys.exit(0 if report.ok else 1)
 
 
@@ -200,7 +218,7 @@ def env(obj: Context, as_json: bool) -> None:
     from ops import environment  # noqa: PLC0415
 
     variables = environment.variables(obj.load())
-    show(variables, environment.as_shell(variables), as_json=as_json)
+    obj.show(variables, environment.as_shell(variables), as_json=as_json)
 
 
 @main.command()

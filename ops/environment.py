@@ -24,9 +24,7 @@ def variables(region: Region) -> dict[str, str]:
     """
     public = region.secrets / "demo.pub"
     if not public.exists():
-        raise OperatorError(
-            f"print the environment of region {region.name!r}: it is not up; run ./mobula -R {region.name} up first"
-        )
+        raise OperatorError(f"print the environment of region {region.name!r}: it is not up; run ./mobula up")
     return {
         "MANTA_URL": f"https://localhost:{region.relay_port}",
         "MANTA_USER": DEMO_ACCOUNT,
@@ -62,16 +60,16 @@ def host_of(region: Region, name: str) -> Host:
 def shell_argv(region: Region, command: Sequence[str]) -> list[str]:
     """What to execute for a shell on the internet side, asking the region's own nameservers."""
     if not region.hosts:
-        raise OperatorError(
-            f"open a shell in region {region.name!r}: it is not up; run ./mobula -R {region.name} up first"
-        )
+        raise OperatorError(f"open a shell in region {region.name!r}: it is not up; run ./mobula up")
     resolver = region.state_dir / "run" / "resolv.conf"
     resolver.parent.mkdir(parents=True, exist_ok=True)
     resolver.write_text(
         "".join(f"nameserver {h.address}\n" for h in region.pool("nameservice")) + "options timeout:1 attempts:2\n"
     )
     inside = 'mount --bind "$1" "$(readlink -f /etc/resolv.conf)" && shift && exec "$@"'
-    wanted = list(command) or [os.environ.get("SHELL", "/bin/sh")]
+    # As with `ssh`: one word is a line for a shell, several are a command and its arguments.
+    line = ["sh", "-c", *command] if len(command) == 1 else list(command)
+    wanted = line or [os.environ.get("SHELL", "/bin/sh")]
     return [
         "nsenter", f"--net=/run/netns/{region.name}-pub", "unshare", "--mount", "sh", "-c", inside, "sh", str(resolver), *wanted,
     ]  # fmt: skip

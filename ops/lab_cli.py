@@ -69,7 +69,9 @@ def power_on(host: str) -> None:
 @lab.command()
 @click.argument("host")
 def wipe(host: str) -> None:
-    """Remove HOST with all its disks, as a fire would; `mobula up` makes it anew.
+    """Remove HOST with all its disks, as a fire would; `up` makes it anew.
+
+    A storage host comes back empty: until its objects are copied anew, each has one copy less (`audit` names them).
 
     \b
     Example: ./mobula lab wipe lab-b-api-01

@@ -43,15 +43,14 @@ class Summary:
 
     def text(self) -> str:
         """For people: what stands, where, and what to type next."""
-        flag = "" if self.region.name == "lab" else f"-R {self.region.name} "
         if not self.status.ok:
             return status.table(self.status)
         return (
             f"{status.table(self.status)}\n\n"
             f"{len(self.status.hosts)} hosts, version {self.status.version}, up in {self.elapsed_s:.0f} s\n"
-            f"the API: https://localhost:{self.region.relay_port} here, https://{self.region.zone} in ./mobula {flag}shell\n\n"
-            f'next:  eval "$(./mobula {flag}env)"    then any Manta client: mmkdir, mput, mls, mget\n'
-            f"       ./mobula {flag}status           what runs, what is wrong, what to do"
+            f"the API: https://localhost:{self.region.relay_port} here, https://{self.region.zone} in ./mobula shell\n\n"
+            f'next:  eval "$(./mobula env)"    then any Manta client: mmkdir, mput, mls, mget\n'
+            f"       ./mobula status           what runs, what is wrong, what to do"
         )
 
 
@@ -221,7 +220,7 @@ def look(region: Region) -> status.Status:
         OperatorError: the region is not up.
     """
     if not region.hosts:
-        raise OperatorError(f"look at region {region.name!r}: it is not up; run ./mobula -R {region.name} up")
+        raise OperatorError(f"look at region {region.name!r}: it is not up; run ./mobula up")
     return _look(region, release.installed(region))
 
 
@@ -248,10 +247,9 @@ def plan(region: Region, asked_profile: str | None, progress: Progress) -> Plan:
 
 def down(region: Region, progress: Progress) -> None:
     """Remove everything of the region from this machine, also what a crash left behind."""
-    with lock(region, "down"):
+    with lock(region, "down"), progress.step(f"take region {region.name} down"):
         try:
             host.teardown(region.name, region.cidr, region.state_dir, progress)
         except LabError as error:
             raise OperatorError(f"take region {region.name!r} down: {error}; run the command again") from error
         _forget(region)
-    progress(f"region {region.name} is gone")

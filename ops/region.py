@@ -90,7 +90,7 @@ _VALUES: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
     ("name", "the name of its folder", lambda v: isinstance(v, str)),
     ("domain", "a DNS name", lambda v: isinstance(v, str) and bool(re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", v))),
     ("cidr", "a private IPv4 network of 16 bits, as 10.77.0.0/16", _is_private_16),
-    ("relay_port", "a TCP port above 1023", lambda v: type(v) is int and 1023 < v < 65536),
+    ("relay_port", "a TCP port from 1024 to 65535", lambda v: type(v) is int and 1023 < v < 65536),
 )
 """what a region's values are called, what they must be, and whether they are"""
 
@@ -110,7 +110,7 @@ def load(name: str) -> Region:
         if not is_right(values.get(key)) or (key == "name" and values[key] != name):
             raise BadInput(
                 f"read region {name!r} from {directory.relative_to(REPO)}/region.auto.tfvars.json: "
-                f"{key!r} is {values.get(key)!r}; it must be {wanted}"
+                f"{key!r} {f'is {values[key]!r}' if key in values else 'is missing'}; it must be {wanted}"
             )
     state_dir = STATE / name
     known = read_output(state_dir)
@@ -157,10 +157,12 @@ def read_output(state_dir: Path) -> dict[str, Any]:
 def _json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"read {str(path)!r}: {error}; mend the file") from error
+    except OSError as error:
+        raise BadInput(f"read {str(path)!r}: {error.strerror}; put the file back") from error
+    except ValueError as error:
+        raise BadInput(f"read {str(path)!r}: it is no JSON ({error}); mend the file") from error
     if not isinstance(value, dict):
-        raise BadInput(f"read {str(path)!r}: it holds a {type(value).__name__}, not a JSON object; mend the file")
+        raise BadInput(f"read {str(path)!r}: it holds no JSON object; mend the file")
     return value
 
 

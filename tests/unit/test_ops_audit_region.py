@@ -337,7 +337,7 @@ def test_a_shard_of_the_map_without_hosts_is_unknown() -> None:
 
 def test_a_region_that_is_not_up_is_one_sentence() -> None:
     down = Region("lab", "mobula.test", "10.77.0.0/16", 18443, Path("state"), Path("stack"), {}, None)
-    with pytest.raises(OperatorError, match=r"audit region 'lab': it is not up; run ./mobula -R lab up"):
+    with pytest.raises(OperatorError, match=r"audit region 'lab': it is not up; run ./mobula up"):
         audit(down, {}, read=False, progress=Progress(quiet=True))
     assert read_shard_map(down, {}) == "the region has no api hosts"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def test_a_step_that_fails_is_not_said_to_be_done(capsys: pytest.CaptureFixture[
     with pytest.raises(OperatorError), Progress().step("ansible"):
         raise OperatorError("no")
     assert "done" not in capsys.readouterr().err
+
+
+def test_a_step_that_is_silent_for_long_says_what_it_is_at(capsys: pytest.CaptureFixture[str]) -> None:
+    said, end = "", time.monotonic() + 10
+    with Progress(silence_s=0.01).step("ansible"):
+        while "so far" not in said and time.monotonic() < end:
+            said += capsys.readouterr().err
+    assert re.search(r"\] ansible \.\.\. 0 s so far\n", said)
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,7 @@ def test_a_pytest_that_checked_nothing_is_an_error(
 
 def test_a_region_whose_networks_are_gone_is_not_asked(region: Region) -> None:
     gone = dataclasses.replace(region, name="nowhere")
-    with pytest.raises(OperatorError, match=r"management network is not there; run \./mobula -R nowhere up"):
+    with pytest.raises(OperatorError, match=r"management network is not there; run \./mobula up"):
         check.check(gone, [], None, Progress(quiet=True))
 
 
@@ -135,5 +135,5 @@ def test_an_unknown_host_is_bad_input_and_a_region_that_is_not_up_an_error(regio
     with pytest.raises(BadInput, match="find host 'nobody' in region 'lab': it has lab-a-api-01"):
         check.check(region, ["nobody"], None, Progress(quiet=True))
     empty = Region("lab", "mobula.test", "10.77.0.0/16", 18443, region.state_dir, region.state_dir, {}, None)
-    with pytest.raises(OperatorError, match=r"it is not up; run \./mobula -R lab up"):
+    with pytest.raises(OperatorError, match=r"it is not up; run \./mobula up"):
         check.check(empty, [], None, Progress(quiet=True))

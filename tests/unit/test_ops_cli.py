@@ -121,11 +121,11 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, machine: str, argv:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("status", "look at region 'lab': it is not up; run ./mobula -R lab up"),
-        ("audit", "audit region 'lab': it is not up; run ./mobula -R lab up"),
-        ("-R test env", "print the environment of region 'test': it is not up; run ./mobula -R test up first"),
-        ("shell", "open a shell in region 'lab': it is not up; run ./mobula -R lab up first"),
-        ("account list", "region 'lab' has no api hosts; run ./mobula -R lab up"),
+        ("status", "look at region 'lab': it is not up; run ./mobula up"),
+        ("audit", "audit region 'lab': it is not up; run ./mobula up"),
+        ("-R test env", "print the environment of region 'test': it is not up; run ./mobula -R test up"),
+        ("shell", "open a shell in region 'lab': it is not up; run ./mobula up"),
+        ("account list", "region 'lab' has no api hosts; run ./mobula up"),
     ],
 )
 def test_a_region_that_is_not_up_is_one_sentence_and_exit_code_1(run: Run, argv: str, says: str) -> None:
@@ -133,6 +133,12 @@ def test_a_region_that_is_not_up_is_one_sentence_and_exit_code_1(run: Run, argv:
     assert (code, out) == (1, "")
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_advice_names_a_region_that_is_not_the_default_one() -> None:
+    text = "api-01: is down -> ./mobula ssh api-01; ./mobula up"
+    assert cli.addressed(text, "lab") == text
+    assert cli.addressed(text, "test") == "api-01: is down -> ./mobula -R test ssh api-01; ./mobula -R test up"
 
 
 def test_without_a_command_the_commands_are_listed(run: Run) -> None:

@@ -43,7 +43,7 @@ def test_an_unknown_region_is_refused_by_naming_those_that_exist(clone: Path) ->
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{", "Expecting"), ("[]", "not a JSON object"), ('{"name": 7}', "must be the name of its folder")],
+    [("{", "Expecting"), ("[]", "no JSON object"), ('{"name": 7}', "must be the name of its folder")],
 )
 def test_a_malformed_tfvars_file_is_named(clone: Path, text: str, says: str) -> None:
     (clone / "terraform/regions/here/region.auto.tfvars.json").write_text(text)
