@@ -47,6 +47,7 @@ class Stored:
 @pytest.fixture
 def stored(folder: str, demo: Client, machines: Machines) -> Stored:
     """An object, found among the files by its MD5."""
+    assert demo.put(f"{folder}/everywhere", b"one copy on each host", durability_level="3").status == 204
     body = os.urandom(20_000)
     assert demo.put(f"{folder}/o", body).status == 204
     ending = f".{len(body)}.{hashlib.md5(body).hexdigest()}"  # noqa: S324

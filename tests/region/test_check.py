@@ -51,7 +51,7 @@ BREAKAGES = (
     ),
     Breakage(
         "a config file is changed by hand", "loadbalancer", *edited("/etc/mobula/registrar.json", "echo >>/etc/mobula/registrar.json"),
-        "./mobula up would change /etc/mobula/registrar.json", "CL-100",
+        "up would change /etc/mobula/registrar.json", "CL-100",
     ),
     Breakage(
         "a secret can be read by all", "api", "chmod 0644 /etc/mobula/secrets/host.key", "chmod 0600 /etc/mobula/secrets/host.key",
@@ -109,7 +109,7 @@ BREAKAGES = (
     ),
     Breakage(
         "a machine asks another nameserver", "api", *edited("/etc/resolv.conf", "echo nameserver 192.0.2.1 >/etc/resolv.conf"),
-        "./mobula up would change /etc/resolv.conf", "CL-100",
+        "up would change /etc/resolv.conf", "CL-100",
     ),
     Breakage(
         "a strange key opens a machine", "api",

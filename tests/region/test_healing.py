@@ -157,7 +157,7 @@ def test_a_machine_without_power_is_named_planned_and_started_again(
     host = machines.primaries()[0] if pool == "metadata" else region.pool(pool)[1].name
     with load.running(), healed(mobula, "up", "--quiet"):
         assert mobula("lab", "power-off", host).returncode == 0
-        assert "./mobula up mends it" in findings_of(mobula, host)[0]
+        assert "up mends it" in findings_of(mobula, host)[0]
         assert plan_lines(mobula) == [f"start machine {host}"]
     assert load.pause_s("GET") <= (READS_PAUSE_S if pool == "metadata" else ANSWER_S)
     assert load.pause_s("PUT") <= WRITES_PAUSE_S
