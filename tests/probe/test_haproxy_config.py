@@ -14,7 +14,7 @@ from tests.probe.machine import INSIDE, Process, folder
 
 pytestmark = pytest.mark.probe
 ROLE = Path(__file__).parents[2] / "roles/loadbalancer"
-ADDRESSES = ["10.77.1.11", "10.77.2.11", "10.77.3.11"]
+ADDRESSES = ["127.0.0.1", "127.0.0.2"]
 
 
 @pytest.fixture
