@@ -29,7 +29,6 @@ def variables(region: Region) -> dict[str, str]:
         "MANTA_URL": f"https://localhost:{region.relay_port}",
         "MANTA_USER": DEMO_ACCOUNT,
         "MANTA_KEY_ID": load_public_key(public.read_text()).fingerprint_md5,
-        "MANTA_TLS_INSECURE": "1",
         "NODE_EXTRA_CA_CERTS": str(region.secrets / "ca.pem"),
         "SSH_AUTH_SOCK": str(region.state_dir / "run" / "agent.sock"),
         "NO_PROXY": ",".join(
@@ -40,8 +39,8 @@ def variables(region: Region) -> dict[str, str]:
 
 def as_shell(values: Mapping[str, str]) -> str:
     """The variables as lines for a POSIX shell's eval."""
-    # MANTA_SUBUSER and the like of another account must not leak in.
-    stale = "unset MANTA_SUBUSER MANTA_ROLE MANTA_NO_AUTH"
+    # MANTA_SUBUSER and the like of another account must not leak in; nor a wish not to look at certificates: ours can be checked.
+    stale = "unset MANTA_SUBUSER MANTA_ROLE MANTA_NO_AUTH MANTA_TLS_INSECURE"
     return "\n".join([*(f"export {name}={shlex.quote(value)}" for name, value in values.items()), stale])
 
 

@@ -14,7 +14,7 @@ import pytest
 from ops.region import Region
 from tests.region.conftest import Machines, Output
 
-pytestmark = pytest.mark.region
+pytestmark = [pytest.mark.region, pytest.mark.harm]
 SETTLE_BOUND_S = 90.0
 PATRONI = """password=$(sed -n 's/.*username: patroni, password: "\\([^"]*\\)".*/\\1/p' /etc/mobula/patroni.yml)
 address=$(sed -n '/^restapi:/,/^[a-z]*:$/s/.*connect_address: //p' /etc/mobula/patroni.yml)

@@ -17,7 +17,7 @@ from tests.region.dns import resolve
 from tests.region.load import Load
 from tests.region.signed import Client
 
-pytestmark = pytest.mark.region
+pytestmark = [pytest.mark.region, pytest.mark.harm]
 
 OUT_S = 15.0
 """within which whatever does not answer any more is out of DNS"""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mobula.client import Client as Sdk
 from tests.region.conftest import Machines, Output
 from tests.region.signed import Client, encode
 
@@ -70,6 +71,12 @@ def test_every_file_reads_back_with_an_equal_md5(stored: str, tree: Path, demo: 
         if answer.status != 200 or hashlib.md5(answer.body).hexdigest() != digest:  # noqa: S324
             wrong.append((name, answer.status))
     assert not wrong
+
+
+def test_the_sdk_walks_the_same_tree_and_reads_it(stored: str, tree: Path, sdk: Sdk) -> None:
+    found = sorted(f.path for f in sdk.walk(stored) if not f.entry.is_directory)
+    digests = {path: hashlib.md5(b"".join(sdk.get(path))).hexdigest() for path in found}  # noqa: S324
+    assert {path.removeprefix(f"{stored}/"): digest for path, digest in digests.items()} == tree_of(tree)
 
 
 def test_the_stock_client_downloads_the_same_tree(
