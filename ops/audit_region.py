@@ -70,6 +70,10 @@ class _Server(msgspec.Struct):
     az: str
 
 
+READ_SERVERS = msgspec.json.Decoder(list[_Server])
+"""made here, by one thread: msgspec crashes when several are the first to decode a type"""
+
+
 class Said(Exception):
     """A source said something that can't be."""
 
@@ -118,7 +122,7 @@ def rows_of(lines: Iterable[str], shard: int) -> Iterator[Record]:
             elif kind == "lease":
                 leases.append(fields[0])
             elif kind == "group":
-                servers = msgspec.json.decode(unescaped(fields[1]), type=list[_Server])
+                servers = READ_SERVERS.decode(unescaped(fields[1]))
                 yield Placement(shard, int(fields[0]), tuple((server.id, server.az) for server in servers))
             elif kind == "stray":
                 yield Stray(shard, int(fields[0]), unescaped(fields[1]))

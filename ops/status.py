@@ -73,6 +73,10 @@ class HostFacts(msgspec.Struct, frozen=True):
     certificate_days_left: dict[str, int | None] = {}
 
 
+READ_FACTS = msgspec.json.Decoder(HostFacts)
+"""made here, by one thread: msgspec crashes when several are the first to decode a type"""
+
+
 @dataclass(frozen=True, slots=True)
 class Silent:
     """A host that did not say anything of use."""
@@ -142,15 +146,17 @@ def look(
 ) -> Status:
     """Look at all hosts of `region` (eight at a time) and judge. `planted`: faults of the lab, (where, what)."""
     hosts = sorted(region.hosts.values(), key=lambda h: h.name)
+    questions = [_question(host) for host in hosts]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        facts = list(pool.map(lambda host: _facts(host, remotes[host.name]), hosts))
+        facts = list(pool.map(_facts, (remotes[host.name] for host in hosts), questions))
     statuses = [_host_status(host, fact) for host, fact in zip(hosts, facts, strict=True)]
     findings = [Finding(where, what, "./mobula lab heal") for where, what in planted]
     findings += [*_findings(hosts, facts, version), *_shard_findings(statuses, region)]
     return Status(region.name, region.profile or "", version, not findings, statuses, findings)
 
 
-def _facts(host: Host, remote: Remote) -> Facts:
+def _question(host: Host) -> str:
+    """What `facts/on_host.py` is to look at, as JSON."""
     wanted = {
         "pool": host.pool,
         "cluster_url": f"http://{host.address}:{PATRONI_PORT}/cluster" if host.pool == "metadata" else None,
@@ -164,9 +170,13 @@ def _facts(host: Host, remote: Remote) -> Facts:
             for s in services_of(host.pool)
         ],
     }
+    return json.dumps(wanted)
+
+
+def _facts(remote: Remote, question: str) -> Facts:
     try:
-        result = remote.run(["python3", "-", json.dumps(wanted)], stdin=ON_HOST, timeout_s=LOOK_TIMEOUT_S)
-        return msgspec.json.decode(result.stdout, type=HostFacts)
+        result = remote.run(["python3", "-", question], stdin=ON_HOST, timeout_s=LOOK_TIMEOUT_S)
+        return READ_FACTS.decode(result.stdout)
     except (RemoteError, msgspec.MsgspecError) as error:
         return Silent(str(error))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.catalog import services_of
-from ops.region import Host, Region
+from ops.region import REPO, Host, Region
 from ops.remote import RemoteError, Result
 from ops.status import ON_HOST, Finding, Status, look, table
 
@@ -63,6 +66,9 @@ def healthy() -> dict[str, Facts]:
         },
         "lab-c-metadata-01": {**common, "services": {"patroni": patroni(role="replica")}},
     }
+
+
+HEALTHY_STORAGE = healthy()["lab-a-storage-01"]
 
 
 class Recorded:
@@ -252,3 +258,23 @@ def test_for_people_it_is_a_line_for_each_host_and_then_what_to_do() -> None:
 
 def test_a_region_without_hosts_has_a_table_too() -> None:
     assert table(Status("lab", "", VERSION, ok=True)) == f"region lab  profile   version {VERSION}  ok\n"
+
+
+FIRST_LOOK = """
+import sys
+from dataclasses import replace
+from tests.unit.test_ops_status import HEALTHY_STORAGE, REGION, STORAGE, VERSION, Recorded, look
+sys.setswitchinterval(1e-6)
+hosts = {name: replace(REGION.hosts[STORAGE], name=name) for name in map(str, range(24))}
+look(replace(REGION, hosts=hosts), {name: Recorded(HEALTHY_STORAGE) for name in hosts}, VERSION)
+"""
+
+
+@pytest.mark.parametrize("attempt", range(6))
+def test_the_first_look_of_a_process_does_not_crash_it(attempt: int) -> None:
+    # msgspec builds what it knows of a type at its first use, and crashes (4 times in 10) if several threads come first.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "src")])}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_LOOK], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
