@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import email.utils
 
 import pytest
 from hypothesis import given
@@ -78,3 +79,11 @@ def test_dates_are_written_in_one_form_each() -> None:
     local = dt.datetime(2026, 11, 23, 3, 50, 32, 7_999, tzinfo=dt.timezone(dt.timedelta(hours=1)))
     assert http_date(local) == "Mon, 23 Nov 2026 02:50:32 GMT"
     assert iso_ms(local) == "2026-11-23T02:50:32.007Z"
+
+
+@given(MOMENTS, st.sampled_from(["GMT", "UTC", "-0500"]))
+def test_a_date_is_written_and_read_as_the_standard_library_does(moment: dt.datetime, zone: str) -> None:
+    text = email.utils.format_datetime(moment.astimezone(dt.UTC).replace(microsecond=0), usegmt=True)
+    assert http_date(moment) == text
+    found = parse_date(text.replace("GMT", zone))
+    assert found == email.utils.parsedate_to_datetime(text.replace("GMT", "GMT" if zone == "UTC" else zone))

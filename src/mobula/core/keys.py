@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from mobula.core.fingerprints import md5_fingerprint, sha256_fingerprint
 
 RSA_BITS_MIN = 1024
 TEXT_MAX = 16_384
@@ -67,9 +68,7 @@ def load_public_key(text: str) -> PublicKey:
 def _describe(key: Key, comment: str) -> PublicKey:
     line = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     blob = base64.b64decode(line.split()[1])
-    md5 = hashlib.md5(blob, usedforsecurity=False).hexdigest()
-    sha256 = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
     algorithm = {rsa.RSAPublicKey: "rsa", ed25519.Ed25519PublicKey: "ed25519"}
     name = next((n for kind, n in algorithm.items() if isinstance(key, kind)), "ecdsa")
-    return PublicKey(":".join(md5[i : i + 2] for i in range(0, 32, 2)), f"SHA256:{sha256}", pem, name, comment)
+    return PublicKey(md5_fingerprint(blob), sha256_fingerprint(blob), pem, name, comment)

@@ -13,7 +13,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
 
@@ -21,56 +20,26 @@ import httptools
 
 from mobula.wire import socket_copy
 from mobula.wire.http_body import BodyBuffer
+from mobula.wire.http_failures import (
+    Address,
+    AnsweredEarly,
+    ConnectFailed,
+    ConnectionLost,
+    InvalidResponse,
+    RequestFailed,
+    ResponseTimeout,
+    Timeouts,
+)
 from mobula.wire.http_message import Headers, Pairs, allows_body, head
 
+__all__ = [
+    "Address", "AnsweredEarly", "ClientResponse", "ConnectFailed", "ConnectionLost", "HttpClient", "InvalidResponse", "RequestFailed",
+    "ResponseTimeout", "Timeouts", "Upload",
+]  # fmt: skip
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEAD_BYTES_MAX = 256 * 1024
 UNACKNOWLEDGED_MS = 5000
 """a host whose kernel has not acknowledged a byte for so long is gone (TCP_USER_TIMEOUT)"""
-
-
-class RequestFailed(Exception):
-    """Base of what ends an exchange without a response."""
-
-
-class ConnectFailed(RequestFailed):
-    """No connection: nothing was sent."""
-
-
-class ResponseTimeout(RequestFailed):
-    """The server neither took nor sent a byte for too long."""
-
-
-class ConnectionLost(RequestFailed):
-    """The connection ended in the middle of an exchange."""
-
-
-class InvalidResponse(RequestFailed):
-    """The server sent what is not HTTP, or a body larger than its reader takes."""
-
-
-class AnsweredEarly(RequestFailed):
-    """A response came before the request's body was sent; `response()` gives it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    connect_s: float = 2.0
-    response_s: float = 30.0
-    """from the request's last byte to the head of the response"""
-    idle_s: float = 30.0
-    """between two bytes of a body, either way"""
-    keep_s: float = 60.0
-    """for a connection without work; less than the server's"""
 
 
 class ClientResponse:
@@ -86,14 +55,14 @@ class ClientResponse:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, as it arrives. Raises ConnectionLost, ResponseTimeout, InvalidResponse."""
-        while chunk := await self._next():
+        while chunk := await self.next():
             yield chunk
 
     async def body(self, max_bytes: int = 1 << 20) -> bytes:
         """The whole body, the response is closed then. Raises what `chunks` raises; InvalidResponse beyond `max_bytes`."""
         async with self:
             parts, left = [], max_bytes
-            while chunk := await self._next():
+            while chunk := await self.next():
                 parts.append(chunk)
                 left -= len(chunk)
                 if left < 0:
@@ -143,7 +112,8 @@ class ClientResponse:
     ) -> None:
         await self.close()
 
-    async def _next(self) -> bytes:
+    async def next(self) -> bytes:
+        """The next chunk of the body; empty at its end. Raises ConnectionLost, ResponseTimeout."""
         body = self._exchange.body
         if body.buffered_bytes or body.ended:
             return await body.next()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import http
+import json
 from collections.abc import Iterable, Iterator, Sequence
-
-import msgspec
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -62,6 +61,6 @@ def head(first_line: str, headers: Iterable[tuple[str, str]]) -> bytes:
 
 def error_body(code: str, message: str) -> tuple[list[tuple[str, str]], bytes]:
     """Headers and body of an error as JSON."""
-    body = msgspec.json.encode({"code": code, "message": message})
+    body = json.dumps({"code": code, "message": message}, ensure_ascii=False, separators=(",", ":")).encode()
     digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
     return [("Content-Type", "application/json"), ("Content-MD5", digest)], body

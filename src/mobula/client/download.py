@@ -1,0 +1,83 @@
+"""Getting an object: its bytes, checked, across connections that break.
+
+What has arrived is kept: after a break the rest is asked for by `Range`, with `If-Match` so that it is the rest of the same object.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+
+from mobula.client.effects import PAUSE_S, TRIES_MAX, Emit, Operation, Pause, Stream, ask, read
+from mobula.client.errors import MobulaError
+from mobula.client.model import Info, Request
+from mobula.client.operations import NO_FIELDS, Fields, pairs, read_info
+from mobula.core.ranges import ByteRange
+from mobula.wire.http_failures import RequestFailed
+
+Begun = Callable[[Info], None]
+
+
+def get(path: str, *, headers: Fields = NO_FIELDS, begun: Begun = lambda _: None) -> Stream[bytes]:
+    """The content of an object in chunks. `begun` is told what it is before the first one. With a `Range` among `headers`, that part.
+
+    Raises:
+        MobulaError: also BodyDamaged: at the end, length or MD5 are not what was announced; NotObject: a directory.
+    """
+    return Stream(_get(path, headers, begun))
+
+
+def _get(path: str, headers: Fields, begun: Begun) -> Operation[None]:
+    request = Request("GET", path, headers=(("Accept", "*/*"), *pairs(headers)))
+    answer = yield from ask(request)
+    found = read_info(path, answer)
+    if found.is_directory:
+        raise MobulaError("NotObject", f"get {path!r}: it is a directory; list it instead", status=answer.status)
+    if "content-length" not in answer.headers:
+        raise MobulaError("InvalidAnswer", f"get {path!r}: the answer does not say its length", status=answer.status)
+    begun(found)
+    whole = answer.status == 200
+    digest = hashlib.md5(usedforsecurity=False)
+    got_bytes, failures = 0, 0
+    while True:
+        broken = None
+        try:
+            while chunk := (yield from read()):
+                digest.update(chunk)
+                got_bytes += len(chunk)
+                failures = 0
+                yield Emit(chunk)
+        except RequestFailed as error:
+            broken = error
+        if got_bytes >= found.size_bytes:
+            break
+        failures += 1
+        if not (whole and found.etag) or failures == TRIES_MAX:
+            why = broken or f"the answer ended after {got_bytes} of {found.size_bytes} bytes"
+            raise MobulaError("ConnectionFailed", f"get {path!r}: {why}") from broken
+        yield Pause(PAUSE_S * 2 ** (failures - 1))
+        yield from _go_on(path, found, got_bytes)
+    _check(found, got_bytes, base64.b64encode(digest.digest()).decode() if whole else "")
+
+
+def _go_on(path: str, found: Info, got_bytes: int) -> Operation[None]:
+    """Ask for the rest; its bytes are the next to be read."""
+    rest = ByteRange(got_bytes, found.size_bytes - 1)
+    headers = (("Accept", "*/*"), ("Range", f"bytes={rest.first}-{rest.last}"), ("If-Match", found.etag))
+    answer = yield from ask(Request("GET", path, headers=headers))
+    if answer.status != 206 or answer.headers.get("content-range") != rest.content_range(found.size_bytes):
+        raise MobulaError(
+            "InvalidAnswer", f"get {path!r}: the rest from byte {got_bytes} was asked for, something else came"
+        )
+
+
+def _check(found: Info, got_bytes: int, md5: str) -> None:
+    if got_bytes != found.size_bytes:
+        raise MobulaError(
+            "BodyDamaged", f"get {found.path!r}: {got_bytes} bytes came, {found.size_bytes} were announced"
+        )
+    if md5 and found.content_md5 and md5 != found.content_md5:
+        raise MobulaError(
+            "BodyDamaged", f"get {found.path!r}: the MD5 of what came is {md5}, {found.content_md5} was announced"
+        )
