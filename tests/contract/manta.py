@@ -114,6 +114,11 @@ class Manta:
         elif is_link_type(kind):
             source = self.things[str(parse((request.headers.get("location") or "").encode()))]
             thing = self.things[path] = Thing(source.data, source.headers, source.mtime, source.etag)
+        elif path in self.things and self.things[path].data is None:
+            await response.send_error(
+                400, "OperationNotAllowedOnDirectory", f"this operation is not allowed on directory {path}"
+            )
+            return
         else:
             data = await request.body(1 << 30)
             wanted = request.headers.get("content-md5")
