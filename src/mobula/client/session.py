@@ -11,9 +11,9 @@ from mobula.client.errors import MobulaError
 from mobula.client.model import Request
 from mobula.client.settings import Settings
 from mobula.client.signer import Signer
+from mobula.core.canonical import canonical_query, canonical_text, encode_value
 from mobula.core.dates import http_date
 from mobula.core.paths import encode
-from mobula.core.presigned import canonical_query, canonical_text, encode_value
 
 USER_AGENT = "mobula-client/0.1"
 
