@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -396,3 +400,41 @@ def test_a_clone_s_command_runs_as_a_process(manta: Manta, key: tuple[Path, str]
         process.stdout.close()
         assert process.wait(60) == 1
         assert process.stderr.read() == b""
+
+
+def test_an_interrupt_ends_a_transfer_at_once_and_leaves_nothing(
+    manta: Manta, key: tuple[Path, str], tmp_path: Path
+) -> None:
+    stalled = threading.Event()
+
+    async def stall(request: Request, response: Response) -> None:
+        stalled.set()
+        await response.start(200, [("Etag", "e")], content_length=100)
+        await response.write(b"some")
+        while not request.aborted:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    manta.faults = [stall]
+    environment = {
+        "PATH": "/usr/bin:/bin", "MOBULA_PYTHON": sys.executable, "MANTA_URL": manta.url, "MANTA_USER": "demo", "MANTA_KEY_ID": str(key[0]),
+    }  # fmt: skip
+    argv = [REPO / "bin/mget", "-O", "~~/stor/x"]
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        assert stalled.wait(60)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b"mget: interrupted\n"
+
+
+def test_msync_removes_nothing_after_a_failure(shell: Shell, tmp_path: Path) -> None:
+    shell.manta.directory("/demo/stor/s")
+    shell.manta.object("/demo/stor/s/old", b"")
+    shell.manta.directory("/demo/stor/s/new")
+    shell.manta.object("/demo/stor/s/new/x", b"")
+    (tmp_path / "new").write_bytes(b"")
+    shell("msync", "-d", tmp_path, "~~/stor/s", code=1)
+    assert "nothing is removed" in shell.err
+    assert "/demo/stor/s/old" in shell.manta.things
+    assert "/demo/stor/s/new/x" in shell.manta.things

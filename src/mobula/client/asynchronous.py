@@ -103,7 +103,7 @@ class AsyncClient:
         headers = session.headers(request, dt.datetime.now(dt.UTC))
         address = session.settings.address
         body = request.body
-        if body is None:
+        if body is None or body.size_bytes == 0:
             return await self._http.request(address, request.method, target, headers=headers)
         upload = await self._http.open(
             address, request.method, target, headers=headers, content_length=body.size_bytes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,7 @@ def plan(source: Side, target: Side, *, delete: bool, by_md5: bool) -> Plan:
         wanted, found = source[path], target.get(path)
         if wanted.kind == "other":
             continue
-        if any(path.startswith(f"{above}/") for above in conflicts):
+        if _is_below(path, conflicts):
             continue
         if found is not None and found.kind != wanted.kind:
             conflicts.append(path)
@@ -74,9 +74,13 @@ def plan(source: Side, target: Side, *, delete: bool, by_md5: bool) -> Plan:
             move.append(path)
     remove = []
     if delete:
-        extra = [p for p in target if p not in source and target[p].kind != "other"]
+        extra = [p for p in target if p not in source and target[p].kind != "other" and not _is_below(p, conflicts)]
         remove = sorted(extra, key=_by_depth, reverse=True)
     return Plan(tuple(make), tuple(move), frozenset(compare), tuple(remove), tuple(conflicts))
+
+
+def _is_below(path: str, directories: Sequence[str]) -> bool:
+    return any(path.startswith(f"{above}/") for above in directories)
 
 
 def _by_depth(path: str) -> tuple[int, str]:
@@ -119,6 +123,9 @@ def run(call: Call) -> None:
             sync.do("make", path, sync.make_here if wish.reverse else sync.make_there)
         jobs = (partial(direction, path, remote.get(path), bar, wanted.compare) for path in wanted.move)
         run_all(jobs, max(1, min(wish.parallel, len(wanted.move))), call.failures)
+        if wanted.remove and call.failures.count:
+            call.failures.note("nothing is removed, as something else failed")
+            return
         for jobs_of_depth in sync.removals(wanted.remove, reverse=wish.reverse):
             run_all(jobs_of_depth, max(1, min(wish.parallel, len(jobs_of_depth))), call.failures)
 
