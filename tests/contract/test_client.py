@@ -396,6 +396,21 @@ def test_an_iteration_that_is_left_keeps_nothing(driver: Any, manta: Manta, key:
         assert b"".join(client.get("/demo/stor/big")) == BIG
 
 
+@pytest.mark.parametrize("chunks", [[b"four"], [b"fo", b"ur and more"]])
+def test_a_body_of_another_length_than_announced_is_not_stored(driver: Any, manta: Manta, chunks: list[bytes]) -> None:
+    with pytest.raises(MobulaError) as caught:
+        driver.do("put", "/demo/stor/x", iter(chunks), size_bytes=6)
+    assert caught.value.code == "BodyChanged"
+    assert not manta.things
+
+
+def test_an_object_that_has_not_changed_is_said(driver: Any, manta: Manta) -> None:
+    manta.faults = [lambda _, response: response.send(304, [("Etag", "e")])]
+    with pytest.raises(MobulaError) as caught:
+        driver.do("get", "/demo/stor/x", headers={"If-None-Match": "e"})
+    assert (caught.value.status, caught.value.code) == (304, "NotModified")
+
+
 # TLS
 
 

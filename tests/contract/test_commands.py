@@ -275,6 +275,8 @@ def test_msign(shell: Shell, manta: Manta) -> None:
     assert "expires=99&" in url.query
     assert "method=GET%2CPUT" in url.query
     assert not manta.seen
+    assert "method=GET%2CHEAD" in shell("msign", "-m", "head,get", "~~/stor/a")[0]
+    shell("msign", "-m", "STEAL", "~~/stor/a", code=2)
     shell("msign", "-g", "RSA-SHA256", "~~/stor/a", code=2)
     assert "ED25519-SHA512" in shell.err
 

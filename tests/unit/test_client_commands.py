@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
 import sys
 
 import pytest
@@ -75,9 +76,9 @@ def test_a_plan_carried_out_makes_the_target_equal(
         assert target.keys() <= result.keys()
     elif not wanted.conflicts:
         assert result.keys() <= source.keys()
-    for path in target:
+    for path, thing in target.items():
         if path in wanted.conflicts or path.startswith(below):
-            assert result.get(path) == target[path]
+            assert result.get(path) == thing
     again = plan(source, result, delete=delete, by_md5=False)
     assert not again.make
     assert not again.remove
@@ -177,3 +178,22 @@ def test_a_job_that_is_wrong_is_raised() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run_all([wrong] * 50, 4, Failures("test"))
+
+
+def test_a_command_imports_nothing_slow() -> None:
+    """Each of these costs 10 ms or more of the 120 that a command may take to start."""
+    slow = (
+        "asyncio",
+        "cryptography",
+        "email",
+        "http.client",
+        "msgspec",
+        "structlog",
+        "concurrent.futures",
+        "tempfile",
+        "click",
+        "uvloop",
+    )
+    script = f"import sys, mobula.client.commands.command, mobula.client.commands.mls; print([m for m in {slow} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"

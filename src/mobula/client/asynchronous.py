@@ -59,8 +59,8 @@ class _Iterating[**P, T]:
 class AsyncClient:
     """The service, for coroutines of one event loop: as many at the same time as you like.
 
-    Every method is an operation of `operations`, `tree` or `download`, where it is described. Leave an iteration early only by
-    `contextlib.aclosing`, else its connection is freed when the garbage collector comes.
+    Every method is an operation of `operations`, `tree` or `download`, where it is described. Files are read on the loop.
+    Leave an iteration early only by `contextlib.aclosing`, else its connection is freed when the garbage collector comes.
     """
 
     put = _Method(operations.put)

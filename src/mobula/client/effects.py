@@ -170,6 +170,7 @@ def refusal(request: Request, answer: Answer) -> Operation[MobulaError]:
 
 
 _USUAL = {
+    304: ("NotModified", "{path} has not changed"),
     403: ("AuthorizationFailed", "access to {path} is refused"),
     404: ("ResourceNotFound", "{path} was not found"),
     412: ("PreconditionFailed", "{path}: a condition of the request does not hold"),

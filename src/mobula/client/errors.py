@@ -8,7 +8,7 @@ class MobulaError(Exception):
 
     `status` is the HTTP status, 0 if there was no answer. `code` is the service's (``ResourceNotFound``) or one of ours:
     ConnectionFailed, NotTrusted (its certificate), InvalidAnswer (not what the contract says), BodyDamaged (length or MD5),
-    NotDirectory, NotObject, InvalidPath, InvalidSetting.
+    BodyChanged (a file that grew while it was sent), NotDirectory, NotObject, InvalidPath, InvalidSetting.
     """
 
     def __init__(self, code: str, message: str, *, status: int = 0, request_id: str = "") -> None:

@@ -77,7 +77,7 @@ def put(
         raise MobulaError("InvalidPath", f"put {path!r}: {error}") from error
     if isinstance(source, bytes) and content_md5 is None:
         content_md5 = base64.b64encode(hashlib.md5(source, usedforsecurity=False).digest()).decode()
-    digest = _Digest(progress)
+    digest = _Digest(progress, content_md5)
     body.watch = digest.watch
     fields = {**headers}
     if copies is not None:
@@ -99,8 +99,10 @@ def put(
 class _Digest:
     """MD5 and size of a body on its way out."""
 
-    def __init__(self, progress: Callable[[int], None]) -> None:
+    def __init__(self, progress: Callable[[int], None], known: str | None) -> None:
+        """`known`: the MD5, if it need not be computed."""
         self._progress = progress
+        self._known = known
         self._begin()
 
     def _begin(self) -> None:
@@ -111,13 +113,14 @@ class _Digest:
         if chunk is None:
             self._begin()
         else:
-            self._md5.update(chunk)
+            if self._known is None:
+                self._md5.update(chunk)
             self._size_bytes += len(chunk)
         self._progress(self._size_bytes)
 
     @property
     def base64(self) -> str:
-        return base64.b64encode(self._md5.digest()).decode()
+        return self._known or base64.b64encode(self._md5.digest()).decode()
 
 
 def _stored(answer: Answer) -> Stored:

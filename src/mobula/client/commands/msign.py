@@ -11,7 +11,7 @@ from mobula.client.commands.output import say, say_json
 
 HOUR_S = 3600
 UNITS_S = {"s": 1, "m": 60, "h": HOUR_S, "d": 24 * HOUR_S, "w": 7 * 24 * HOUR_S, "y": 365 * 24 * HOUR_S}
-METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS")
+METHODS = {"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -19,9 +19,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     when = parser.add_mutually_exclusive_group()
     when.add_argument("-e", "--expires", type=int, metavar="EPOCH", help="until then, in seconds since 1970")
     when.add_argument("-E", "--expires-in", metavar="TIME", help="for so long: 30s, 10m, 1h (usual), 7d, 1y")
-    parser.add_argument(
-        "-m", "--method", action="append", type=str.upper, choices=METHODS, help="GET; may come several times"
-    )
+    parser.add_argument("-m", "--method", action="append", metavar="METHOD", help="GET; may come several times")
     parser.add_argument("-g", "--algorithm", metavar="NAME", help="refuse to sign with another one, as in RSA-SHA256")
     parser.add_argument("--role-tag", metavar="ROLES", help="roles to tag with what is put by it")
     json_option(parser)
@@ -34,8 +32,11 @@ def run(call: Call) -> None:
     found = call.client.session.algorithm
     if wish.algorithm and wish.algorithm.upper() != found:
         raise UsageError(f"sign with {wish.algorithm}: the key of MANTA_KEY_ID makes {found}; use that, or another key")
+    methods = ",".join(wish.method or ["GET"]).upper().split(",")
+    if not set(methods) <= METHODS:
+        raise UsageError(f"sign for {', '.join(methods)}: choose from {', '.join(sorted(METHODS))}")
     for path in wish.paths:
-        url = call.client.sign_url(path, expires_s=expires_s, methods=wish.method or ["GET"], parameters=parameters)
+        url = call.client.sign_url(path, expires_s=expires_s, methods=methods, parameters=parameters)
         if wish.json:
             say_json({"path": call.client.session.path(path), "url": url, "expires": expires_s})
         else:
