@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 from mobula.core.keys import load_public_key
 from ops.catalog import services_of
 from ops.errors import BadInput, OperatorError
-from ops.region import Host, Region
+from ops.region import REPO, Host, Region
 from ops.remote import SshRemote
 
 DEMO_ACCOUNT = "demo"
 
 
 def variables(region: Region) -> dict[str, str]:
-    """The environment of any Manta client: where the region is, who asks, with which key.
+    """The environment of any Manta client: where the region is, who asks, with which key; and our own clients, behind all others.
 
     Raises:
         OperatorError: the region has never been up.
@@ -31,6 +32,8 @@ def variables(region: Region) -> dict[str, str]:
         "MANTA_KEY_ID": load_public_key(public.read_text()).fingerprint_md5,
         "NODE_EXTRA_CA_CERTS": str(region.secrets / "ca.pem"),
         "SSH_AUTH_SOCK": str(region.state_dir / "run" / "agent.sock"),
+        "PATH": ":".join(dict.fromkeys([*filter(None, os.environ.get("PATH", "").split(":")), str(REPO / "bin")])),
+        "MOBULA_PYTHON": sys.executable,
         "NO_PROXY": ",".join(
             dict.fromkeys([*filter(None, os.environ.get("NO_PROXY", "").split(",")), "localhost", "127.0.0.1"])
         ),

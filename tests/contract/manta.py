@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -114,6 +115,11 @@ class Manta:
         elif is_link_type(kind):
             source = self.things[str(parse((request.headers.get("location") or "").encode()))]
             thing = self.things[path] = Thing(source.data, source.headers, source.mtime, source.etag)
+        elif path in self.things and self.things[path].data is None:
+            await response.send_error(
+                400, "OperationNotAllowedOnDirectory", f"this operation is not allowed on directory {path}"
+            )
+            return
         else:
             data = await request.body(1 << 30)
             wanted = request.headers.get("content-md5")
@@ -199,7 +205,7 @@ def md5(data: bytes) -> str:
 
 
 @contextlib.contextmanager
-def serving(manta: Manta) -> Iterator[Manta]:
+def serving(manta: Manta, tls: ssl.SSLContext | None = None) -> Iterator[Manta]:
     """The service on a port of its own while the block runs."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -207,7 +213,8 @@ def serving(manta: Manta) -> Iterator[Manta]:
 
     async def start() -> HttpServer:
         server = HttpServer(manta.handle, identity=[("Server", "Manta")])
-        manta.url = f"http://127.0.0.1:{await server.listen('127.0.0.1', 0)}"
+        port = await server.listen("127.0.0.1", 0, tls=tls)
+        manta.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         return server
 
     server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)

@@ -6,15 +6,21 @@ import asyncio
 import contextlib
 import datetime as dt
 import hashlib
+import ipaddress
 import socket
+import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from mobula.client import AsyncClient, Client, Listing, MobulaError, Settings, effects
 from mobula.wire.http_exchange import Request, Response
@@ -388,3 +394,65 @@ def test_an_iteration_that_is_left_keeps_nothing(driver: Any, manta: Manta, key:
         for _ in client.get("/demo/stor/big"):
             break
         assert b"".join(client.get("/demo/stor/big")) == BIG
+
+
+@pytest.mark.parametrize("chunks", [[b"four"], [b"fo", b"ur and more"]])
+def test_a_body_of_another_length_than_announced_is_not_stored(driver: Any, manta: Manta, chunks: list[bytes]) -> None:
+    with pytest.raises(MobulaError) as caught:
+        driver.do("put", "/demo/stor/x", iter(chunks), size_bytes=6)
+    assert caught.value.code == "BodyChanged"
+    assert not manta.things
+
+
+def test_an_object_that_has_not_changed_is_said(driver: Any, manta: Manta) -> None:
+    manta.faults = [lambda _, response: response.send(304, [("Etag", "e")])]
+    with pytest.raises(MobulaError) as caught:
+        driver.do("get", "/demo/stor/x", headers={"If-None-Match": "e"})
+    assert (caught.value.status, caught.value.code) == (304, "NotModified")
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1, and its key."""
+    made = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(
+        name, name, made.public_key(), 1, now - dt.timedelta(days=1), now + dt.timedelta(days=1)
+    )
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = builder.add_extension(address, critical=False).sign(made, hashes.SHA256())
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM) + made.private_bytes(*form))
+    return path
+
+
+@pytest.mark.parametrize("kind", [Blocking, Asynchronous])
+def test_a_server_is_trusted_by_its_ca_or_not_at_all(
+    kind: Any, certificate: Path, key: tuple[Path, str], tmp_path: Path
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    with serving(Manta(key[1]), context) as manta:
+        plain = Settings(url=manta.url, account="demo", key_id=str(key[0]))
+        for settings in (
+            replace(plain, ca_file=str(certificate)),
+            replace(plain, extra_ca_file=str(certificate)),
+            replace(plain, tls_insecure=True),
+        ):
+            driver = kind(settings)
+            driver.do("put", "/demo/stor/big", BIG)
+            assert b"".join(driver.do("get", "/demo/stor/big")) == BIG
+        begun_s = time.monotonic()
+        with pytest.raises(MobulaError, match="MANTA_CA_FILE") as caught:
+            kind(plain).do("info", "/demo/stor/big")
+        assert caught.value.code == "NotTrusted"
+        assert time.monotonic() - begun_s < 2  # not tried again
+        (tmp_path / "junk.pem").write_text("junk")
+        for name in ("junk.pem", "none.pem"):
+            with pytest.raises(MobulaError, match=name):
+                kind(replace(plain, ca_file=str(tmp_path / name))).do("info", "/demo/stor/big")

@@ -5,7 +5,7 @@ import pytest
 from mobula.client import MobulaError, Settings
 from mobula.client.session import Session
 from mobula.client.settings import from_environment
-from mobula.core.presigned import canonical_text
+from mobula.core.canonical import canonical_text
 from mobula.wire.http_failures import Address
 
 

@@ -20,8 +20,8 @@ from mobula.client import MobulaError, Settings, agent, private_key
 from mobula.client.session import Session
 from mobula.client.signer import find_signer
 from mobula.core import signature
+from mobula.core.canonical import canonical_text
 from mobula.core.keys import PublicKey, load_public_key
-from mobula.core.presigned import canonical_text
 
 KEYS = {
     "rsa": rsa.generate_private_key(65537, 2048),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mobula.core.keys import load_public_key
 from ops.environment import as_shell, host_of, logs, shell_argv, variables
 from ops.errors import BadInput
-from ops.region import Host, Region
+from ops.region import REPO, Host, Region
 from ops.remote import Result, SshRemote
 
 
@@ -66,6 +66,13 @@ def test_no_proxy_keeps_what_it_had_and_never_grows_twice(
     if was is not None:
         monkeypatch.setenv("NO_PROXY", was)
     assert variables(region)["NO_PROXY"] == becomes
+
+
+def test_our_clients_come_behind_all_others_and_once(region: Region, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"/stock/bin:/usr/bin:{REPO}/bin")
+    assert variables(region)["PATH"] == f"/stock/bin:/usr/bin:{REPO}/bin"
+    monkeypatch.setenv("PATH", "/stock/bin:/usr/bin")
+    assert variables(region)["PATH"] == f"/stock/bin:/usr/bin:{REPO}/bin"
 
 
 @given(st.dictionaries(st.sampled_from(["A", "B_C", "D1"]), st.text(st.characters(blacklist_characters="\0"))))

@@ -59,8 +59,8 @@ class _Iterating[**P, T]:
 class AsyncClient:
     """The service, for coroutines of one event loop: as many at the same time as you like.
 
-    Every method is an operation of `operations`, `tree` or `download`, where it is described. Leave an iteration early only by
-    `contextlib.aclosing`, else its connection is freed when the garbage collector comes.
+    Every method is an operation of `operations`, `tree` or `download`, where it is described. Files are read on the loop.
+    Leave an iteration early only by `contextlib.aclosing`, else its connection is freed when the garbage collector comes.
     """
 
     put = _Method(operations.put)
@@ -103,7 +103,7 @@ class AsyncClient:
         headers = session.headers(request, dt.datetime.now(dt.UTC))
         address = session.settings.address
         body = request.body
-        if body is None:
+        if body is None or body.size_bytes == 0:
             return await self._http.request(address, request.method, target, headers=headers)
         upload = await self._http.open(
             address, request.method, target, headers=headers, content_length=body.size_bytes

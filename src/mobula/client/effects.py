@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from mobula.client.errors import MobulaError
 from mobula.client.model import Answer, Request
-from mobula.wire.http_failures import ConnectFailed, RequestFailed
+from mobula.wire.http_failures import ConnectFailed, NotTrusted, RequestFailed
 
 TRIES_MAX = 4
 PAUSE_S = 0.5
@@ -100,7 +100,7 @@ def send(request: Request) -> Operation[Answer]:
             answer = cast(Answer, (yield Send(request)))
         except RequestFailed as error:
             if attempt == TRIES_MAX or not _may_repeat(request, error):
-                raise MobulaError("ConnectionFailed", str(error)) from error
+                raise _failed(error) from error
             repeated = repeated or not isinstance(error, ConnectFailed)
         else:
             wanted_s = _retry_after_s(answer)
@@ -111,7 +111,17 @@ def send(request: Request) -> Operation[Answer]:
     raise AssertionError("unreachable")
 
 
+def _failed(error: RequestFailed) -> MobulaError:
+    if isinstance(error, NotTrusted):
+        return MobulaError(
+            "NotTrusted", f"{error}; name its CA in MANTA_CA_FILE, or set MANTA_TLS_INSECURE=1 to trust anybody"
+        )
+    return MobulaError("ConnectionFailed", str(error))
+
+
 def _may_repeat(request: Request, error: RequestFailed) -> bool:
+    if isinstance(error, NotTrusted):
+        return False
     return _body_left(request) and (request.repeatable or isinstance(error, ConnectFailed))
 
 
@@ -160,6 +170,7 @@ def refusal(request: Request, answer: Answer) -> Operation[MobulaError]:
 
 
 _USUAL = {
+    304: ("NotModified", "{path} has not changed"),
     403: ("AuthorizationFailed", "access to {path} is refused"),
     404: ("ResourceNotFound", "{path} was not found"),
     412: ("PreconditionFailed", "{path}: a condition of the request does not hold"),

@@ -7,7 +7,8 @@ class MobulaError(Exception):
     """A request that the service refused, or that got no answer; the message is one sentence.
 
     `status` is the HTTP status, 0 if there was no answer. `code` is the service's (``ResourceNotFound``) or one of ours:
-    ConnectionFailed, InvalidAnswer (not what the contract says), BodyDamaged (length or MD5), InvalidPath, InvalidSetting.
+    ConnectionFailed, NotTrusted (its certificate), InvalidAnswer (not what the contract says), BodyDamaged (length or MD5),
+    BodyChanged (a file that grew while it was sent), NotDirectory, NotObject, InvalidPath, InvalidSetting.
     """
 
     def __init__(self, code: str, message: str, *, status: int = 0, request_id: str = "") -> None:

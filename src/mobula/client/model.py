@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mobula.client.errors import MobulaError
+
 CHUNK_BYTES = 256 * 1024
 
 
@@ -93,6 +95,7 @@ class Body:
         self.begun = False
         self.watch = watch
         self._chunks = chunks
+        self._passed_bytes = 0
 
     @classmethod
     def of(cls, source: Source, *, size_bytes: int | None = None) -> Body:
@@ -110,29 +113,47 @@ class Body:
         return self.repeatable or not self.begun
 
     def chunks(self) -> Iterator[bytes]:
-        """For a thread. Raises TypeError: the source is asynchronous."""
+        """For a thread. Raises MobulaError (BodyChanged), and TypeError: the source is asynchronous."""
         if not isinstance(self._chunks, Iterable):
             raise TypeError("put a stream: an asynchronous one needs the AsyncClient")
         self._begin()
         for chunk in self._chunks:
-            self.watch(chunk)
+            self._pass(chunk)
             yield chunk
+        self._end()
 
     async def chunks_async(self) -> AsyncGenerator[bytes]:
-        """For a coroutine."""
+        """For a coroutine. Raises MobulaError (BodyChanged)."""
         self._begin()
         if isinstance(self._chunks, Iterable):
             for chunk in self._chunks:
-                self.watch(chunk)
+                self._pass(chunk)
                 yield chunk
         else:
             async for chunk in self._chunks:
-                self.watch(chunk)
+                self._pass(chunk)
                 yield chunk
+        self._end()
 
     def _begin(self) -> None:
         self.begun = True
+        self._passed_bytes = 0
         self.watch(None)
+
+    def _pass(self, chunk: bytes) -> None:
+        self._passed_bytes += len(chunk)
+        if self.size_bytes is not None and self._passed_bytes > self.size_bytes:
+            raise MobulaError(
+                "BodyChanged", f"send a body: it is longer than the {self.size_bytes} bytes that were announced"
+            )
+        self.watch(chunk)
+
+    def _end(self) -> None:
+        if self.size_bytes is not None and self._passed_bytes < self.size_bytes:
+            raise MobulaError(
+                "BodyChanged",
+                f"send a body: it ended after {self._passed_bytes} of the {self.size_bytes} bytes that were announced",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import quote
@@ -63,12 +63,13 @@ def put(
     size_bytes: int | None = None,
     parents: bool = False,
     headers: Fields = NO_FIELDS,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Operation[Stored]:
     """Store an object: bytes, a file (`pathlib.Path`), or a stream of chunks (`size_bytes` if its length is known).
 
     `content_md5` (base64) is checked by the service before it stores anything; of bytes it is computed here. Of anything else the
     digest is taken on the way and compared with what the service says it has stored. `copies`: the durability level. With
-    `parents`, missing directories are made.
+    `parents`, missing directories are made. `progress` is told how many bytes are on their way, from 0 again with each try.
     """
     try:
         body = Body.of(source, size_bytes=size_bytes)
@@ -76,7 +77,7 @@ def put(
         raise MobulaError("InvalidPath", f"put {path!r}: {error}") from error
     if isinstance(source, bytes) and content_md5 is None:
         content_md5 = base64.b64encode(hashlib.md5(source, usedforsecurity=False).digest()).decode()
-    digest = _Digest()
+    digest = _Digest(progress, content_md5)
     body.watch = digest.watch
     fields = {**headers}
     if copies is not None:
@@ -96,20 +97,30 @@ def put(
 
 
 class _Digest:
-    """MD5 of a body on its way out."""
+    """MD5 and size of a body on its way out."""
 
-    def __init__(self) -> None:
-        self.watch(None)
+    def __init__(self, progress: Callable[[int], None], known: str | None) -> None:
+        """`known`: the MD5, if it need not be computed."""
+        self._progress = progress
+        self._known = known
+        self._begin()
+
+    def _begin(self) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._size_bytes = 0
 
     def watch(self, chunk: bytes | None) -> None:
         if chunk is None:
-            self._md5 = hashlib.md5(usedforsecurity=False)
+            self._begin()
         else:
-            self._md5.update(chunk)
+            if self._known is None:
+                self._md5.update(chunk)
+            self._size_bytes += len(chunk)
+        self._progress(self._size_bytes)
 
     @property
     def base64(self) -> str:
-        return base64.b64encode(self._md5.digest()).decode()
+        return self._known or base64.b64encode(self._md5.digest()).decode()
 
 
 def _stored(answer: Answer) -> Stored:

@@ -11,9 +11,9 @@ from mobula.client.errors import MobulaError
 from mobula.client.model import Request
 from mobula.client.settings import Settings
 from mobula.client.signer import Signer
+from mobula.core.canonical import canonical_query, canonical_text, encode_value
 from mobula.core.dates import http_date
 from mobula.core.paths import encode
-from mobula.core.presigned import canonical_query, canonical_text, encode_value
 
 USER_AGENT = "mobula-client/0.1"
 
@@ -76,17 +76,26 @@ class Session:
         Raises:
             MobulaError: InvalidSetting (no key to sign with), InvalidPath.
         """
-        if self._signer is None:
-            raise MobulaError("InvalidSetting", "sign a URL: no key is named; set MANTA_KEY_ID")
         encoded = self.encoded(path)
         fields = [
-            *parameters, ("algorithm", self._signer.algorithm.upper()), ("expires", str(expires_s)),
-            ("keyId", self._signer.key_id), ("method", ",".join(sorted(m.upper() for m in methods))),
+            *parameters, ("algorithm", self.algorithm), ("expires", str(expires_s)),
+            ("keyId", self._key.key_id), ("method", ",".join(sorted(m.upper() for m in methods))),
         ]  # fmt: skip
         host = self.host
-        signature = self._signer.sign(canonical_text((m.upper() for m in methods), host, encoded, fields))
+        signature = self._key.sign(canonical_text((m.upper() for m in methods), host, encoded, fields))
         scheme = "https" if self.settings.secure else "http"
         return f"{scheme}://{host}{encoded}?{canonical_query(fields)}&signature={encode_value(signature)}"
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the key's algorithm as a presigned URL has it. Raises MobulaError (InvalidSetting): no key."""
+        return self._key.algorithm.upper()
+
+    @property
+    def _key(self) -> Signer:
+        if self._signer is None:
+            raise MobulaError("InvalidSetting", "sign a URL: no key is named; set MANTA_KEY_ID")
+        return self._signer
 
     @property
     def host(self) -> str:

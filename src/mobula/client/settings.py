@@ -58,6 +58,9 @@ class Settings:
             )
         if not self.account:
             raise _invalid("find the account: none is named; set MANTA_USER or give --account")
+        for name, value in (("MANTA_USER", self.account), ("MANTA_SUBUSER", self.user), ("MANTA_ROLE", self.role)):
+            if value and not (value.isascii() and value.isprintable()):
+                raise _invalid(f"use {name}={value!a}: it has other characters than printable ASCII")
         return self
 
 

@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from mobula.client import agent
 from mobula.client.errors import MobulaError
@@ -76,7 +77,7 @@ def find_signer(settings: Settings) -> Signer | None:
             f"find the key {settings.key_id!r}: neither a fingerprint (MD5 or SHA256) nor the path of a private key"
         )
     key = _from_file(path) if wanted is None else _by_fingerprint(settings, wanted)
-    who = f"{settings.account}/{settings.user}" if settings.user else settings.account
+    who = "/".join(quote(login, safe="@") for login in (settings.account, settings.user) if login)
     return Signer(key, f"/{who}/keys/{md5_fingerprint(key.blob)}")
 
 

@@ -102,7 +102,7 @@ class Client:
         target = session.target(request)
         headers = session.headers(request, dt.datetime.now(dt.UTC))
         address = session.settings.address
-        if request.body is None:
+        if request.body is None or request.body.size_bytes == 0:
             return self._http.request(address, request.method, target, headers=headers)
         chunks, length = request.body.chunks(), request.body.size_bytes
         return self._http.upload(address, request.method, target, chunks, headers=headers, content_length=length)

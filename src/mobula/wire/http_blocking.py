@@ -22,6 +22,7 @@ from mobula.wire.http_failures import (
     ConnectFailed,
     ConnectionLost,
     InvalidResponse,
+    NotTrusted,
     ResponseTimeout,
     Timeouts,
 )
@@ -29,6 +30,7 @@ from mobula.wire.http_message import Headers, Pairs, allows_body, head
 
 READ_BYTES = 256 * 1024
 _HEAD_BYTES_MAX = 256 * 1024
+_INTERIM_MAX = 100
 _BODYLESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
@@ -165,6 +167,8 @@ class BlockingClient:
         except (OSError, UnicodeError) as error:  # a name that is none is a UnicodeError
             if sock is not None:
                 sock.close()
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise NotTrusted(f"connect to {address}: {error.verify_message}") from error
             raise ConnectFailed(f"connect to {address}: {getattr(error, 'strerror', None) or error}") from error
         return _Connection(address, sock, self.timeouts)
 
@@ -191,6 +195,9 @@ class _Connection:
         self._ended = False
         self._until_eof = False
         self._in_head = True
+        self._interim = 0
+        self._excess = False
+        """more came than one response"""
         self.status = 0
         self.headers = Headers([])
 
@@ -202,7 +209,7 @@ class _Connection:
     @property
     def reusable(self) -> bool:
         asked_to_close = (self.headers.get("connection") or "").lower() == "close"
-        return self._sent and self._ended and not self._until_eof and not asked_to_close
+        return self._sent and self._ended and not self._until_eof and not self._excess and not asked_to_close
 
     def usable(self) -> bool:
         """A kept connection may carry another exchange: not too old, and the server said nothing, not even that it ends."""
@@ -311,6 +318,10 @@ class _Connection:
     # the parser's callbacks
 
     def on_message_begin(self) -> None:
+        self._excess = self._ended
+        self._interim += 1
+        if self._interim > _INTERIM_MAX:
+            raise InvalidResponse(f"read a response of {self.address}: nothing but interim ones")
         self._fields = []
         self._head_bytes = 0
         self._in_head = True

@@ -26,6 +26,7 @@ from mobula.wire.http_failures import (
     ConnectFailed,
     ConnectionLost,
     InvalidResponse,
+    NotTrusted,
     RequestFailed,
     ResponseTimeout,
     Timeouts,
@@ -292,6 +293,8 @@ class HttpClient:
                 )
         except TimeoutError as error:
             raise ConnectFailed(f"connect to {address}: no answer in {self.timeouts.connect_s:g} s") from error
+        except ssl.SSLCertVerificationError as error:
+            raise NotTrusted(f"connect to {address}: {error.verify_message}") from error
         except (OSError, ssl.SSLError) as error:
             raise ConnectFailed(f"connect to {address}: {error}") from error
         return connection, True

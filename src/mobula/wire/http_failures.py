@@ -13,6 +13,10 @@ class ConnectFailed(RequestFailed):
     """No connection: nothing was sent."""
 
 
+class NotTrusted(ConnectFailed):
+    """The server's certificate is not one to trust: trying again is of no use."""
+
+
 class ResponseTimeout(RequestFailed):
     """The server neither took nor sent a byte for too long."""
 

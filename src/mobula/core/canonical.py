@@ -1,4 +1,7 @@
-"""The text that a presigned URL's signature covers. Pure. Source: the HTTP contract, section "Presigned URLs"."""
+"""The text that a presigned URL's signature covers, for whoever makes it or checks it. Pure, and without a cryptographic library.
+
+Source: the HTTP contract, section "Presigned URLs".
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ def encode_value(text: str) -> str:
 def canonical_query(parameters: Iterable[tuple[str, str]]) -> str:
     """Decoded parameters, sorted by name without regard to case, encoded and joined; the signature itself is not among them."""
     kept = [(name, value) for name, value in parameters if name != "signature"]
-    kept.sort(key=lambda pair: pair[0].lower())
+    kept.sort(key=lambda pair: (pair[0].lower(), pair[0]))
     return "&".join(f"{encode_value(name)}={encode_value(value)}" for name, value in kept)
 
 

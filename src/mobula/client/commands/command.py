@@ -1,0 +1,175 @@
+"""What a command is, and how any of them runs: options, environment, client, exit code.
+
+Exit codes: 0 all was done; 1 something was refused or failed, and standard error says what; 2 the command line or the environment
+can't be used; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NoReturn
+
+from mobula.client.commands import COMMANDS
+from mobula.client.commands.output import Failures
+from mobula.client.errors import MobulaError
+from mobula.client.settings import Settings, from_environment
+from mobula.client.sync import Client
+
+DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+EPILOG = """environment: MANTA_URL, MANTA_USER, MANTA_KEY_ID (fingerprint or path of a private key), MANTA_SUBUSER,
+MANTA_ROLE, MANTA_NO_AUTH, MANTA_TLS_INSECURE, MANTA_CA_FILE, NODE_EXTRA_CA_CERTS, SSH_AUTH_SOCK. ~~ in a path is your account.
+exit codes: 0 done, 1 something failed, 2 can't be understood, 130 interrupted"""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a command."""
+
+    options: argparse.Namespace
+    client: Client
+    failures: Failures
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`usage`: what follows the options. `example`: a line to type. `short_help`: ``-h`` is help, as everywhere but in mls."""
+
+    usage: str
+    example: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Call], None]
+    short_help: bool = True
+
+
+class UsageError(Exception):
+    """Options that don't go together; the message says what to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command whose name the program was called by. For console scripts and `python -m mobula.client.commands NAME ...`."""
+    words = list(sys.argv if argv is None else argv)
+    name = os.path.basename(words[0])  # noqa: PTH119 (pathlib is slower, and nothing else needs it here)
+    code = run(name, words[1:], os.environ)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's own flush at the end is silent
+        code = code or FAILED
+    raise SystemExit(code)
+
+
+def run(name: str, words: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run one command; returns its exit code."""
+    if name not in COMMANDS:
+        Failures("mobula").say(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+        return UNUSABLE
+    command: Command = import_module(f"mobula.client.commands.{name}").COMMAND
+    parser = parser_of(name, command)
+    options = parser.parse_args(words)
+    failures = Failures(name, verbose=options.verbose)
+    try:
+        with Client(settings_of(options, environment)) as client:
+            command.run(Call(options, client, failures))
+    except MobulaError as error:
+        failures.add(error)
+        return UNUSABLE if error.code == "InvalidSetting" else FAILED
+    except UsageError as error:
+        parser.error(str(error))
+    except BrokenPipeError:
+        return FAILED  # whoever read our output has seen enough
+    except OSError as error:
+        failures.say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        failures.note("interrupted")
+        return INTERRUPTED
+    return FAILED if failures.count else DONE
+
+
+def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
+    """The parser of a command's line."""
+    parser = argparse.ArgumentParser(
+        prog=name,
+        usage=f"{name} [options] {command.usage}",
+        description=f"{name}: {COMMANDS[name]}.",
+        epilog=f"example:\n  {command.example}\n\n{EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    command.options(parser)
+    common = parser.add_argument_group("options of every command")
+    common.add_argument("-a", "--account", metavar="LOGIN", help="instead of MANTA_USER")
+    common.add_argument("--user", "--subuser", dest="subuser", metavar="LOGIN", help="instead of MANTA_SUBUSER")
+    common.add_argument("-k", "--key-id", "--keyId", dest="key_id", metavar="KEY", help="instead of MANTA_KEY_ID")
+    common.add_argument("-u", "--url", help="instead of MANTA_URL")
+    common.add_argument("--role", metavar="ROLES", help="instead of MANTA_ROLE: roles to act in, separated by commas")
+    common.add_argument("-i", "--insecure", action="store_true", help="don't check the server's certificate")
+    common.add_argument("-v", "--verbose", action="store_true", help="say more about what fails")
+    common.add_argument(*(["-h"] if command.short_help else []), "--help", action="help", help="show this and exit")
+    return parser
+
+
+def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+    """The environment's settings, those replaced that options name."""
+    given = {
+        "account": options.account,
+        "user": options.subuser,
+        "key_id": options.key_id,
+        "url": options.url,
+        "role": options.role,
+        "tls_insecure": options.insecure or None,
+    }
+    return dataclasses.replace(from_environment(environment), **{k: v for k, v in given.items() if v is not None})
+
+
+# options that several commands have
+
+
+def header_options(parser: argparse.ArgumentParser, *, role_tag: bool = True) -> None:
+    parser.add_argument(
+        "-H",
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="a header to send; may come several times",
+    )
+    if role_tag:
+        parser.add_argument("--role-tag", metavar="ROLES", help="roles to tag it with, separated by commas")
+
+
+def headers_of(options: argparse.Namespace) -> dict[str, str]:
+    """The headers that the options ask for. Raises UsageError."""
+    headers = {}
+    for text in options.header:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise UsageError(f"use the header {text!r}: it is not of the form 'name: value'")
+        headers[name.strip()] = value.strip()
+    if getattr(options, "role_tag", None) is not None:
+        headers["role-tag"] = options.role_tag
+    return headers
+
+
+def parallel_option(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument(
+        "-p", "--parallel", type=positive, default=default, metavar="N", help=f"so many at the same time ({default})"
+    )
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-j", "--json", action="store_true", help="print JSON, an object a line")
+
+
+def positive(text: str) -> int:
+    """A number from 1 to 1000. Raises ValueError, as argparse wants it."""
+    number = int(text)
+    if not 1 <= number <= 1000:
+        raise ValueError(text)
+    return number
