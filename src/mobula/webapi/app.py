@@ -18,7 +18,7 @@ from mobula.core.tokens import TokenKey
 from mobula.metadata import model
 from mobula.metadata.model import Kind
 from mobula.metadata.store import PostgresMetadata
-from mobula.webapi import directories, objects, token
+from mobula.webapi import directories, links, objects, token
 from mobula.webapi.accounts import Accounts, Authcaches
 from mobula.webapi.auth import authenticate, authorize, require_caller, require_secure
 from mobula.webapi.config import WebapiConfig
@@ -139,7 +139,7 @@ class Webapi:
         elif is_directory_type(kind):
             await directories.put(context, self._store.metadata)
         elif is_link_type(kind):
-            raise ApiError.of("NotImplemented", what="a snaplink")
+            await links.put(context, self._store, self._accounts)
         else:
             await objects.put(context, self._store)
 
