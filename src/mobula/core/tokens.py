@@ -102,7 +102,10 @@ def unseal(key: TokenKey, token: str, now: dt.datetime) -> Bearer:
         decryptor, unpadder = key.cipher().decryptor(), padding.PKCS7(128).unpadder()
         packed = decryptor.update(base64.b64decode(token, validate=True)) + decryptor.finalize()
         packed = unpadder.update(packed) + unpadder.finalize()
-        text = zlib.decompressobj(wbits=31).decompress(packed, JSON_MAX)
+        unzip = zlib.decompressobj(wbits=31)
+        text = unzip.decompress(packed, JSON_MAX)
+        if not unzip.eof:  # too much, or its end with the checksum is missing
+            raise refused
         content = msgspec.json.decode(text, type=_Content)
     except (binascii.Error, ValueError, zlib.error, msgspec.MsgspecError) as error:
         raise refused from error

@@ -415,7 +415,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         role_tags=tuple(row["role_tags"]), etag=row["etag"], size_bytes=row["size"], md5=bytes.fromhex(row["md5"][2:]),
         content_type=row["content_type"], object_id=uuid.UUID(row["object_id"]) if row["object_id"] else None,
         account=uuid.UUID(row["account"]) if row["account"] else None, group=row["group_id"], copies=row["copies"],
-        reference=uuid.UUID(row["reference"]) if row["reference"] else None,
+        reference=uuid.UUID(row["reference"]) if row.get("reference") else None,  # a shard may not have migrated yet
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 import threading
+import time
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -204,3 +205,10 @@ class LocalRegion:
     def files(self) -> list[str]:
         """Names of all object files, of all storage servers."""
         return sorted(path.name for s in self.storages for path in s.files.rglob("*") if path.is_file())
+
+    def files_settled(self) -> list[str]:
+        """The same, once the storage servers have dropped what was given up (bounded)."""
+        deadline_s = time.monotonic() + BOUND_S
+        while any(any((s.files / "tmp").iterdir()) for s in self.storages) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        return self.files()

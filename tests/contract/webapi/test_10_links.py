@@ -26,12 +26,12 @@ def link(client: Client, source: str | None, target: str, **headers: str) -> Ans
 def test_s10_a_link_is_the_object_of_that_moment(local: LocalRegion, ann: Client, stor: str, size: int) -> None:
     data = os.urandom(size)
     put = ann.put(f"{stor}/a", data, content_type="text/plain", m_a="1")
-    before = local.files()
+    before = local.files_settled()
     made = link(ann, f"{stor}/a", f"{stor}/b", origin="http://o")
     assert (made.status, made.body) == (204, b"")
     assert (made.headers["etag"], made.headers["last-modified"]) == (put.headers["etag"], put.headers["last-modified"])
     assert made.headers["access-control-allow-origin"] == "http://o"
-    assert local.files() == before
+    assert local.files_settled() == before
     source, linked = ann.get(f"{stor}/a"), ann.get(f"{stor}/b")
     assert linked.body == data
     for name in ("etag", "content-md5", "content-type", "durability-level", "m-a"):

@@ -80,12 +80,26 @@ def test_s1_bodies_in_strange_places_are_drained(ann: Client, stor: str) -> None
     assert ann.request("DELETE", f"{stor}/o", headers={"Content-Length": "0"}).status == 204
 
 
-def test_s1_an_upload_without_bytes_times_out_with_408(own_region: Callable[..., LocalRegion]) -> None:
-    client = own_region(limits=Limits(body_idle_s=0.1)).client("ann")
-    answer = raw_answer(client, "PUT", "/ann/stor/o", {"Content-Length": "5", **client.authorization()}, b"he")
+@pytest.mark.parametrize("size", [5, 5_000_000])
+def test_s1_an_upload_without_bytes_times_out_with_408(own_region: Callable[..., LocalRegion], size: int) -> None:
+    region = own_region(limits=Limits(body_idle_s=0.1))
+    client = region.client("ann")
+    answer = raw_answer(client, "PUT", "/ann/stor/o", {"Content-Length": str(size), **client.authorization()}, b"he")
+    assert region.files_settled() == []
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"UploadTimeout" in answer
     assert b"\r\nConnection: close\r\n" in answer
+
+
+def test_s1_a_client_that_goes_away_leaves_nothing(own_region: Callable[..., LocalRegion]) -> None:
+    region = own_region()
+    client = region.client("ann")
+    lines = [f"{n}: {v}" for n, v in {"Host": "h", "Content-Length": "5000000", **client.authorization()}.items()]
+    with client.raw() as connection:
+        connection.sendall("\r\n".join(["PUT /ann/stor/o HTTP/1.1", *lines, "", "half"]).encode())
+        time.sleep(0.1)
+    assert region.files_settled() == []
+    assert client.get("/ann/stor/o").status == 404
 
 
 def test_s1_curl_gets_its_connection_closed(ann: Client, stor: str) -> None:

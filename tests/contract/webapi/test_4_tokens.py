@@ -26,13 +26,13 @@ def code_of(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.json()["code"]
 
 
-def forge(content: object) -> str:
-    """A token as another tool would make it."""
+def forge(content: object, *, cut_bytes: int = 0) -> str:
+    """A token as another tool would make it; without the last bytes of what it packs."""
     padder, encryptor = (
         padding.PKCS7(128).padder(),
         Cipher(algorithms.AES(TOKEN_KEY.key), modes.CBC(TOKEN_KEY.iv)).encryptor(),
     )
-    packed = padder.update(gzip.compress(json.dumps(content).encode())) + padder.finalize()
+    packed = padder.update(gzip.compress(json.dumps(content).encode())[: -cut_bytes or None]) + padder.finalize()
     return base64.b64encode(encryptor.update(packed) + encryptor.finalize()).decode()
 
 
@@ -59,6 +59,7 @@ def test_s4_a_token_of_another_tool_is_as_good(local: LocalRegion, ann: Client, 
     assert use(ann, forge(content), stor).status == 200
     for change in ({"v": 1}, {"t": now_ms() - 8 * 24 * 3600 * 1000}, {"t": "now"}, {"p": {}}):
         assert code_of(use(ann, forge({**content, **change}), stor)) == (403, "InvalidAuthenticationToken"), change
+    assert code_of(use(ann, forge(content, cut_bytes=8), stor)) == (403, "InvalidAuthenticationToken")
     content["p"] = {"account": {"uuid": str(uuid.uuid4())}, "user": None, "roles": {}}
     assert code_of(use(ann, forge(content), stor)) == (403, "AccountDoesNotExist")
 

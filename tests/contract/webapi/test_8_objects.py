@@ -56,13 +56,13 @@ def test_s8_a_chunked_body_counts_what_it_has(ann: Client, stor: str, size: int)
 
 
 def test_s8_a_body_over_max_content_length_is_refused(local: LocalRegion, ann: Client, stor: str) -> None:
-    before = local.files()
+    before = local.files_settled()
     sent = ann.request("PUT", f"{stor}/o", iter([b"12345", b"67890"]), {"max-content-length": "9"})
     assert code_of(sent) == (413, "MaxContentLengthExceeded")
     assert code_of(ann.put(f"{stor}/o", b"1234567890", max_content_length="9")) == (413, "MaxContentLengthExceeded")
     assert ann.request("PUT", f"{stor}/o", iter([b"12345", b"6789"]), {"max-content-length": "9"}).status == 204
     assert code_of(ann.put(f"{stor}/o", b"1", max_content_length="-1")) == (400, "InvalidMaxContentLength")
-    assert len(local.files()) == len(before) + 2
+    assert len(local.files_settled()) == len(before) + 2
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_s8_a_body_over_max_content_length_is_refused(local: LocalRegion, ann: C
     ],
 )
 def test_s8_copies_as_wished(local: LocalRegion, ann: Client, stor: str, headers: dict[str, str], copies: int) -> None:
-    before = len(local.files())
+    before = len(local.files_settled())
     assert ann.request("PUT", f"{stor}/o", b"x", headers).status == 204
     assert head(ann, f"{stor}/o")["durability-level"] == str(copies)
-    assert len(local.files()) == before + copies
+    assert len(local.files_settled()) == before + copies
 
 
 @pytest.mark.parametrize("copies", ["0", "-1", "7", "99", "x", "1.5", "1000000000000"])
@@ -122,10 +122,10 @@ def test_s8_the_content_type_is_stored_as_sent_or_looked_up(
 
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 500_000])
 def test_s8_content_md5_is_verified(local: LocalRegion, ann: Client, stor: str, data: bytes) -> None:
-    before = local.files()
+    before = local.files_settled()
     assert code_of(ann.put(f"{stor}/o", data, content_md5=md5(b"other"))) == (400, "ContentMD5Mismatch")
     assert ann.get(f"{stor}/o").status == 404
-    assert local.files() == before
+    assert local.files_settled() == before
     assert ann.put(f"{stor}/o", data, content_md5=md5(data)).status == 204
 
 
@@ -168,11 +168,11 @@ def test_s8_public_objects_allow_every_origin_unless_they_say_otherwise(ann: Cli
 
 
 def test_s8_an_empty_object_has_no_copies(local: LocalRegion, ann: Client, stor: str) -> None:
-    before = local.files()
+    before = local.files_settled()
     ann.put(f"{stor}/o", b"", durability_level="2")
     found = head(ann, f"{stor}/o")
     assert (found["durability-level"], found["content-md5"]) == ("0", "1B2M2Y8AsgTpgAmY7PhCfg==")
-    assert local.files() == before
+    assert local.files_settled() == before
 
 
 WRONG = {"durability-level": "99"}
