@@ -33,7 +33,7 @@ UPLOADS = "tmp/"
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """An object's entry, or (`dropped`) a garbage row."""
+    """An object's entry, or (`dropped`) a garbage row; one that is `released` says that one of several names of the bytes went."""
 
     object_id: str
     shard: int
@@ -46,6 +46,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     vnode: int
     directory: str
     name: str
+    released: bool = False
 
     @property
     def file(self) -> str:
@@ -232,9 +233,10 @@ class Judge:
             if (entry.file, entry.group, entry.copies) != (row.file, row.group, row.copies):
                 what = f"its entry does not say of the bytes what that of {row.path} says"
                 verdict.findings.append(_of(entry, "entry", entry.source, what, "find out which of the two is right"))
-        if garbage:
+        doomed = next((dropped for dropped in garbage if not dropped.released), None)
+        if doomed is not None:
             what = "a garbage row names its bytes although an entry does: they would be collected"
-            verdict.findings.append(_of(row, "doomed", garbage[0].source, what, "remove that garbage row"))
+            verdict.findings.append(_of(row, "doomed", doomed.source, what, "remove that garbage row"))
         if not row.size_bytes:
             self._judge_surplus(row, files, "an empty object has no copies", verdict)
             return

@@ -57,6 +57,9 @@ COPY (
 COPY (
   SELECT 'garbage', object_id, account, size, encode(md5, 'hex'), group_id, copies, vnode, '', ''
   FROM metadata.garbage WHERE {only}) TO STDOUT;
+COPY (
+  SELECT 'released', object_id, account, size, encode(md5, 'hex'), group_id, copies, vnode, '', ''
+  FROM metadata.released WHERE {only}) TO STDOUT;
 COMMIT;
 COPY (SELECT 'lease', coalesce(fence.leased()::text, '')) TO STDOUT;
 """
@@ -116,7 +119,7 @@ def rows_of(lines: Iterable[str], shard: int) -> Iterator[Record]:
     for line in filter(None, lines):
         kind, *fields = line.split("\t")
         try:
-            if kind in ("entry", "garbage"):
+            if kind in ("entry", "garbage", "released"):
                 _check_lease(leases)
                 yield _row(kind, [unescaped(field) for field in fields], shard)
             elif kind == "lease":
@@ -142,7 +145,8 @@ def _check_lease(leases: Sequence[str]) -> None:
 def _row(kind: str, fields: Sequence[str], shard: int) -> Row:
     object_id, account, size, md5, group, copies, vnode, directory, name = fields
     return Row(
-        object_id, shard, kind == "garbage", account, int(size), md5, int(group), int(copies), int(vnode), directory, name
+        object_id, shard, kind != "entry", account, int(size), md5, int(group), int(copies), int(vnode), directory, name,
+        kind == "released",
     )  # fmt: skip
 
 

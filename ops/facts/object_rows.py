@@ -27,7 +27,7 @@ def main() -> None:
         assert sort.stdin is not None  # noqa: S101
         assert sort.stdout is not None  # noqa: S101
         for line in psql.stdout:
-            (sort.stdin if line.startswith((b"entry\t", b"garbage\t")) else out).write(line)
+            (sort.stdin if line.startswith((b"entry\t", b"garbage\t", b"released\t")) else out).write(line)
             if time.monotonic() - said > SIGN_OF_LIFE_S:
                 said = time.monotonic()
                 out.write(b"\n")

@@ -27,6 +27,7 @@ from mobula.metadata.model import (
     ParentNotDirectory,
     Precondition,
     PreconditionFailed,
+    SourceChanged,
     StorageServer,
 )
 from mobula.metadata.store import PostgresMetadata
@@ -47,6 +48,9 @@ class Fixture(Protocol):
     async def garbage(self, account: uuid.UUID) -> Sequence[uuid.UUID | None]:
         """Object ids that became garbage, in order."""
 
+    async def released(self, account: uuid.UUID) -> Sequence[tuple[uuid.UUID | None, uuid.UUID | None]]:
+        """Object ids of shared bytes that lost a name, with that name's reference."""
+
     async def move_group(self, group: int) -> None:
         """Give a group its next epoch on every shard, as a repair would."""
 
@@ -57,6 +61,9 @@ class InMemory:
 
     async def garbage(self, account: uuid.UUID) -> Sequence[uuid.UUID | None]:
         return [g.entry.object_id for g in self.metadata.garbage if g.entry.account == account]
+
+    async def released(self, account: uuid.UUID) -> Sequence[tuple[uuid.UUID | None, uuid.UUID | None]]:
+        return [(g.entry.object_id, g.entry.reference) for g in self.metadata.released if g.entry.account == account]
 
     async def move_group(self, group: int) -> None:
         self.metadata.move_group(group)
@@ -75,6 +82,11 @@ class OnPostgres:
             )
             found += [uuid.UUID(str(row["object_id"])) for row in rows]
         return found
+
+    async def released(self, account: uuid.UUID) -> Sequence[tuple[uuid.UUID | None, uuid.UUID | None]]:
+        sql = "SELECT object_id, reference FROM metadata.released WHERE account = $1 ORDER BY id"
+        rows = [row for n in range(1, len(self.shards.servers) + 1) for row in await self.shards.sql(n, sql, account)]
+        return [(uuid.UUID(str(row["object_id"])), uuid.UUID(str(row["reference"]))) for row in rows]
 
     async def move_group(self, group: int) -> None:
         for number in range(1, len(self.shards.servers) + 1):
@@ -508,3 +520,107 @@ async def test_a_root_directory_can_be_put_and_has_headers_then(tier: Fixture, a
     assert found is not None
     assert found.headers == {"colour": "red"}
     assert (await tier.metadata.list_directory(f"/{account}/stor", Page())).total == 0
+
+
+async def link(m: Metadata, directory: str, source: Entry, target_directory: str, name: str) -> None:
+    groups = {g.id: g.epoch for g in await m.groups()}
+    await m.link_object(
+        directory, source, target_directory, replace(source, name=name), group_epoch=groups.get(source.group, 0),
+        parent_is_root=target_directory.count("/") <= 2,
+    )  # fmt: skip
+
+
+async def found(m: Metadata, directory: str, name: str) -> Entry:
+    entry = (await m.lookup(directory, name)).entry
+    assert entry is not None
+    return entry
+
+
+async def test_a_link_names_the_bytes_and_both_names_say_that_they_are_shared(
+    tier: Fixture, stor: str, account: uuid.UUID
+) -> None:
+    m, entry = tier.metadata, thing("a", account)
+    await put(m, stor, entry)
+    assert (await found(m, stor, "a")).reference is None
+    other = f"/{uuid.uuid4()}/stor"
+    await link(m, stor, entry, other, "b")
+    source, linked = await found(m, stor, "a"), await found(m, other, "b")
+    assert source.reference == entry.object_id
+    assert linked.reference not in {None, source.reference}
+    assert replace(linked, name="a", reference=None) == entry
+    assert replace(source, reference=None) == entry
+
+
+async def test_bytes_with_several_names_are_no_garbage_when_one_goes(
+    tier: Fixture, stor: str, account: uuid.UUID
+) -> None:
+    m, entry = tier.metadata, thing("a", account)
+    await put(m, stor, entry)
+    await link(m, stor, entry, stor, "b")
+    linked = await found(m, stor, "b")
+    await m.delete_object(stor, "a", precondition=ALWAYS)
+    await put(m, stor, thing("b", account))
+    assert await tier.garbage(account) == []
+    assert set(await tier.released(account)) == {
+        (entry.object_id, entry.object_id),
+        (entry.object_id, linked.reference),
+    }
+
+
+async def test_a_link_of_a_link_shares_the_same_bytes(tier: Fixture, stor: str, account: uuid.UUID) -> None:
+    m, entry = tier.metadata, thing("a", account)
+    await put(m, stor, entry)
+    await link(m, stor, entry, stor, "b")
+    await link(m, stor, await found(m, stor, "b"), stor, "c")
+    references = {(await found(m, stor, name)).reference for name in "abc"}
+    assert len(references) == 3
+    assert {(await found(m, stor, name)).object_id for name in "abc"} == {entry.object_id}
+
+
+async def test_what_a_link_replaces_becomes_garbage_and_an_object_linked_to_itself_does_not(
+    tier: Fixture, stor: str, account: uuid.UUID
+) -> None:
+    m, entry, replaced = tier.metadata, thing("a", account), thing("b", account)
+    await put(m, stor, entry)
+    await put(m, stor, replaced)
+    await link(m, stor, entry, stor, "b")
+    assert await tier.garbage(account) == [replaced.object_id]
+    await link(m, stor, await found(m, stor, "a"), stor, "a")
+    assert await tier.garbage(account) == [replaced.object_id]
+    fresh = thing("c", account)
+    await put(m, stor, fresh)
+    await link(m, stor, fresh, stor, "c")
+    assert await tier.garbage(account) == [replaced.object_id]
+    assert (await found(m, stor, "c")).reference not in {None, fresh.object_id}
+
+
+async def test_what_is_not_there_any_more_is_not_linked(tier: Fixture, stor: str, account: uuid.UUID) -> None:
+    m, entry = tier.metadata, thing("a", account)
+    with pytest.raises(SourceChanged):
+        await link(m, stor, entry, stor, "b")
+    await put(m, stor, entry)
+    await put(m, stor, thing("a", account))
+    with pytest.raises(SourceChanged):
+        await link(m, stor, entry, stor, "b")
+    assert (await m.lookup(stor, "b")).entry is None
+
+
+async def test_a_link_keeps_the_rules_of_its_name(tier: Fixture, stor: str, account: uuid.UUID) -> None:
+    m, entry = tier.metadata, thing("a", account)
+    await put(m, stor, entry)
+    await mkdir(m, stor, folder("d"))
+    with pytest.raises(IsDirectory):
+        await link(m, stor, entry, stor, "d")
+    with pytest.raises(DirectoryMissing):
+        await link(m, stor, entry, f"{stor}/no", "b")
+    with pytest.raises(ParentNotDirectory):
+        await link(m, stor, entry, f"{stor}/a", "b")
+
+
+async def test_new_headers_leave_the_reference(tier: Fixture, stor: str, account: uuid.UUID) -> None:
+    m, entry = tier.metadata, thing("a", account)
+    await put(m, stor, entry)
+    await link(m, stor, entry, stor, "b")
+    before = (await found(m, stor, "b")).reference
+    await m.put_metadata(stor, "b", headers={}, role_tags=(), content_type=None, precondition=ALWAYS)
+    assert (await found(m, stor, "b")).reference == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import json
 import time
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from mobula.metadata import two_shards
+from mobula.metadata.directory import Directory
 from mobula.metadata.model import (
     DirectoryMissing,
     Entry,
@@ -22,6 +24,7 @@ from mobula.metadata.model import (
     OutcomeUnknown,
     Page,
     Precondition,
+    StorageServer,
     Unavailable,
 )
 from mobula.metadata.shard_map import even, vnode_of
@@ -34,6 +37,7 @@ pytestmark = pytest.mark.probe
 
 NOON = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 DEADLINE_S = 1.5
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDXVSr/ADeoUgnAGm+FBJwYVBltSSwVc551JJ4j1abYk sub"
 
 
 @pytest.fixture(scope="module")
@@ -284,3 +288,63 @@ async def test_an_older_generation_than_seen_is_dropped(store: PostgresMetadata,
     store.shard(number)._generation = 2
     with pytest.raises(Unavailable, match="generation 1, 2 was seen"):
         await store.lookup(stor, "o")
+
+
+async def test_bytes_are_garbage_when_their_last_name_is_given_up_and_repeats_do_no_harm(
+    shards: shard.Shards, store: PostgresMetadata, stor: str
+) -> None:
+    await store.region_init([StorageServer("a-1", "a", "10.0.0.1", 8060)], 2)
+    (group,) = await store.groups()
+    account, number = uuid.uuid4(), uuid.uuid4()
+    entry = Entry(
+        "a", Kind.OBJECT, NOON, etag="e", size_bytes=5, md5=bytes(16), object_id=number, account=account, group=group.id, copies=1
+    )  # fmt: skip
+    await store.put_object(stor, entry, group_epoch=group.epoch, precondition=Precondition(), parent_is_root=True)
+    await store.link_object(
+        stor, entry, stor, dataclasses.replace(entry, name="b"), group_epoch=group.epoch, parent_is_root=True
+    )
+    linked = (await store.lookup(stor, "b")).entry
+    assert linked is not None
+    assert linked.reference is not None
+    sql = "SELECT object_id FROM metadata.garbage WHERE account = $1"
+    assert not await store.release(number, number, entry)
+    assert not await store.release(number, number, entry)
+    assert not await store.release(number, uuid.uuid4(), entry)
+    assert await store.release(number, linked.reference, entry)
+    assert not await store.release(number, linked.reference, entry)
+    assert [len(await shards.sql(n, sql, account)) for n in (1, 2)].count(1) == 1
+
+
+async def test_of_two_that_give_up_the_last_two_names_one_makes_the_garbage(
+    shards: shard.Shards, store: PostgresMetadata
+) -> None:
+    for _ in range(10):
+        number, names = uuid.uuid4(), [uuid.uuid4(), uuid.uuid4()]
+        entry = Entry("a", Kind.OBJECT, NOON, size_bytes=5, md5=bytes(16), object_id=number, account=uuid.uuid4())
+        made = json.dumps([{"reference": str(r), "directory": "/d", "name": "a"} for r in names])
+        shard_number, vnode = number_of(str(number)), vnode_of(str(number))
+        await store.call(
+            shard_number, "SELECT * FROM metadata.add_references($1, $2, $3)", vnode, str(number), made, writes=True
+        )
+        assert sorted(await asyncio.gather(*(store.release(number, r, entry) for r in names))) == [False, True]
+
+
+async def test_sub_users_come_with_their_account_and_with_keys_of_their_own(
+    shards: shard.Shards, store: PostgresMetadata
+) -> None:
+    directory = Directory(store)
+    login = f"ann{uuid.uuid4().hex[:8]}"
+    await directory.create(login, "", operator=False)
+    before = (await directory.read()).newest
+    made, number = await directory.create_user(login, "sub")
+    assert (made, await directory.create_user(login, "sub")) == (True, (False, number))
+    added, fingerprint = await directory.add_user_key(login, "sub", PUBLIC_KEY)
+    assert (added, await directory.add_user_key(login, "sub", PUBLIC_KEY)) == (True, (False, fingerprint))
+    (account,) = (await directory.read(before)).accounts
+    assert (account.login, account.keys, set(account.users)) == (login, {}, {"sub"})
+    assert (account.users["sub"].uuid, set(account.users["sub"].keys)) == (number, {fingerprint})
+    assert account.knows(fingerprint)
+    with pytest.raises(NotFound, match="no such account"):
+        await directory.create_user("nobody", "sub")
+    with pytest.raises(NotFound, match="no such user"):
+        await directory.add_user_key(login, "nobody", PUBLIC_KEY)

@@ -107,10 +107,19 @@ async def test_a_shard_says_its_groups_strays_entries_and_garbage(
     ]
     wanted.append(Row(empty, NUMBER, False, account, 0, MD5.hexdigest(), 0, 0, VNODE, ROOT, "empty"))
     wanted.append(Row(dropped, NUMBER, True, account, 5, MD5.hexdigest(), 1, 2, VNODE, "", ""))
+    linked = await store.lookup(ROOT, ODD_NAMES[0])
+    assert linked.entry is not None
+    target = f"/{ACCOUNT}/public"
+    await store.link_object(
+        ROOT, linked.entry, target, linked.entry, group_epoch=(await store.groups())[0].epoch, parent_is_root=True
+    )
+    await store.delete_object(target, linked.entry.name, precondition=Precondition())
     groups = [Placement(NUMBER, group.id, tuple((s.id, s.az) for s in group.servers)) for group in await store.groups()]
     found = rows(shards, NUMBER)
+    released = [r for n in (1, 2) for r in rows(shards, n) if isinstance(r, Row) and r.released]
+    assert [(r.object_id, r.dropped) for r in released] == [(ids[ODD_NAMES[0]], True)]
     assert sorted((r for r in found if isinstance(r, Placement)), key=lambda p: p.id) == groups
-    assert [r for r in found if isinstance(r, Row)] == sorted(wanted, key=lambda r: r.object_id)
+    assert [r for r in found if isinstance(r, Row) and not r.released] == sorted(wanted, key=lambda r: r.object_id)
     assert [r for r in found if isinstance(r, Stray)] == []
     some = [ids["\\N"], dropped, str(uuid.uuid4())]
     assert {r.object_id for r in rows(shards, NUMBER, some) if isinstance(r, Row)} == {ids["\\N"], dropped}

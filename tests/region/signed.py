@@ -60,13 +60,16 @@ KEPT_S = 30
 
 
 class Client:
-    """Requests of one account through the region's door; one connection, made anew when the server closed it."""
+    """Requests of one account (or its sub-user) through the region's door; one connection, made anew when the server closed it."""
 
-    def __init__(self, port: int, account: str, private_pem: bytes) -> None:
+    def __init__(
+        self, port: int, account: str, private_pem: bytes, *, user: str | None = None, tls: bool = True
+    ) -> None:
         self._port = port
-        self._account = account
+        self._principal = account if user is None else f"{account}/{user}"
+        self._tls = tls
         self._key = serialization.load_pem_private_key(private_pem, None)
-        self._connection: http.client.HTTPSConnection | None = None
+        self._connection: http.client.HTTPConnection | None = None
         self._used_s = 0.0
 
     def close(self) -> None:
@@ -79,10 +82,19 @@ class Client:
         """Date and Authorization headers of a request made now."""
         date = email.utils.formatdate(usegmt=True)
         algorithm, signature = sign(self._key, f"date: {date}".encode())
-        key_id = f"/{self._account}/keys/{fingerprint(self._key)}"
         encoded = base64.b64encode(signature).decode()
-        value = f'Signature keyId="{key_id}",algorithm="{algorithm}",headers="date",signature="{encoded}"'
+        value = f'Signature keyId="{self.key_id}",algorithm="{algorithm}",headers="date",signature="{encoded}"'
         return {"Date": date, "Authorization": value}
+
+    @property
+    def key_id(self) -> str:
+        """The name of the key that signs."""
+        return f"/{self._principal}/keys/{fingerprint(self._key)}"
+
+    def sign_text(self, text: bytes) -> tuple[str, str]:
+        """Algorithm and signature (base64) of any text."""
+        algorithm, signature = sign(self._key, text)
+        return algorithm, base64.b64encode(signature).decode()
 
     def request(
         self,
@@ -99,9 +111,7 @@ class Client:
             send.setdefault("Content-Length", "0")
         if time.monotonic() - self._used_s > KEPT_S:
             self.close()
-        connection = self._connection or http.client.HTTPSConnection(
-            "localhost", self._port, timeout=60, context=insecure()
-        )
+        connection = self._connection or self._connect()
         chunked = body is not None and not isinstance(body, bytes)
         kept = self._connection is not None
         try:
@@ -119,6 +129,11 @@ class Client:
         if response.will_close:
             connection.close()
         return answer
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._tls:
+            return http.client.HTTPSConnection("localhost", self._port, timeout=60, context=insecure())
+        return http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
 
     def mkdir(self, path: str) -> Answer:
         return self.request("PUT", encode(path), headers={"Content-Type": "application/json; type=directory"})
@@ -150,11 +165,10 @@ class Client:
                 self.request("DELETE", encode(child))
         assert self.request("DELETE", encode(path)).status == 204
 
-    def raw(self) -> ssl.SSLSocket:
+    def raw(self) -> socket.socket:
         """A bare connection, for what an HTTP library would hide."""
-        return insecure().wrap_socket(
-            socket.create_connection(("127.0.0.1", self._port), 30), server_hostname="localhost"
-        )
+        connection = socket.create_connection(("127.0.0.1", self._port), 30)
+        return insecure().wrap_socket(connection, server_hostname="localhost") if self._tls else connection
 
 
 def insecure() -> ssl.SSLContext:

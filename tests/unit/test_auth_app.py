@@ -85,12 +85,19 @@ async def get(cache: Authcache, target: str, method: str = "GET") -> Answer:
     return answer
 
 
+async def test_an_account_is_found_by_its_uuid_too(cache: Authcache) -> None:
+    await cache._poll(everything=True)
+    assert (await get(cache, f"/uuids/{uuid.UUID(int=5)}")).body["login"] == "alice"
+    assert (await get(cache, f"/uuids/{uuid.UUID(int=6)}")).status == 404
+
+
 async def test_an_account_is_answered_with_its_keys_as_the_architecture_says(cache: Authcache) -> None:
     await cache._poll(everything=True)
     found = await get(cache, "/accounts/alice")
     assert (found.status, found.headers) == (200, {"Content-Type": "application/json"})
     assert found.body == {
         "uuid": str(uuid.UUID(int=5)), "login": "alice", "approved": True, "operator": False, "keys": {"aa:01": "PEM"},
+        "users": {},
     }  # fmt: skip
 
 

@@ -16,8 +16,9 @@ CONTRACT = {
         InvalidResource InvalidUpdate LinkNotObject LocationRequired OperationNotAllowedOnDirectory
         OperationNotAllowedOnRootDirectory ParentNotDirectory""",
     401: "AuthorizationRequired InvalidAlgorithm",
-    403: """AccountBlocked AccountDoesNotExist AuthorizationFailed AuthorizationSchemeNotAllowed InvalidKeyId
-        InvalidSignature KeyDoesNotExist SecureTransportRequired UserDoesNotExist""",
+    403: """AccountBlocked AccountDoesNotExist AuthorizationFailed AuthorizationSchemeNotAllowed
+        InvalidAuthenticationToken InvalidHttpAuthenticationToken InvalidKeyId InvalidQueryStringAuthentication
+        InvalidSignature KeyDoesNotExist QueryParameterForbidden SecureTransportRequired UserDoesNotExist""",
     404: "DirectoryDoesNotExist ResourceNotFound SourceObjectNotFound",
     405: "MethodNotAllowedError",
     406: "NotAcceptable",

@@ -522,3 +522,10 @@ def test_memory_does_not_grow_with_the_objects() -> None:
 def test_the_counts_by_kind_hold_what_was_only_counted() -> None:
     report = conclude(Tally(beyond=Counter(orphan=2)), None, {}, elapsed_s=0, read=False)
     assert (report.ok, report.kinds) == (False, {"orphan": 2})
+
+
+def test_bytes_that_lost_one_of_several_names_are_not_doomed() -> None:
+    world = healthy()
+    gone = row(1, dropped=True)
+    world.rows.append(Row(**{**{name: getattr(gone, name) for name in gone.__struct_fields__}, "released": True}))
+    assert look(world)[0] == []

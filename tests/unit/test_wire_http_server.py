@@ -288,7 +288,7 @@ async def test_a_client_that_goes_away_is_visible_to_the_handler() -> None:
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\nab", 411),
         (b"POST / HTTP/1.1\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 3\r\n\r\nabc", 400),
         (b"CONNECT a:1 HTTP/1.1\r\n\r\n", 405),
         (b"GET / HTTP/2.0\r\n\r\n", 505),

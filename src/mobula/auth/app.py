@@ -45,6 +45,7 @@ class Authcache:
         self._metadata = PostgresMetadata(self._zookeeper, config.postgres)
         self._directory = Directory(self._metadata)
         self._accounts: dict[str, Account] | None = None
+        self._by_uuid: dict[str, Account] = {}
         self._newest = 0
         self._blind_since: dt.datetime | None = None
         self._why = "the accounts have never been read from shard 1"
@@ -89,6 +90,7 @@ class Authcache:
         accounts = {} if everything or self._accounts is None else self._accounts
         accounts.update({account.login: account for account in found.accounts})
         self._accounts, self._newest = accounts, found.newest
+        self._by_uuid = {str(account.uuid): account for account in accounts.values()}
 
     async def _refresh(self) -> None:
         """Know all that was committed before now; one read serves all who wait for it. What goes wrong, `_follow` tells."""
@@ -110,20 +112,23 @@ class Authcache:
             "blind_since": self._blind_since.isoformat() if self._blind_since else None,
         }
 
+    def _find(self, path: str) -> Account | None:
+        _, kind, name = path.split("/", 2)
+        return (self._by_uuid if kind == "uuids" else self._accounts or {}).get(unquote(name))
+
     async def handle(self, request: Request, response: Response) -> None:
-        """``GET /accounts/<login>[?key=<fingerprint>]``."""
+        """``GET /accounts/<login>[?key=<fingerprint>]`` and ``GET /uuids/<account uuid>``."""
         path = request.path.decode("latin-1")
-        if request.method != "GET" or not path.startswith("/accounts/"):
+        if request.method != "GET" or not path.startswith(("/accounts/", "/uuids/")):
             await response.send_error(404, "ResourceNotFound", f"{path} was not found")
             return
         if self._accounts is None:
             await response.send_error(503, "ServiceUnavailable", self._why, [("Retry-After", "1")])
             return
-        login = unquote(path.removeprefix("/accounts/"))
-        account = self._accounts.get(login)
-        if request.query.startswith("key=") and (account is None or unquote(request.query[4:]) not in account.keys):
+        account = self._find(path)
+        if request.query.startswith("key=") and (account is None or not account.knows(unquote(request.query[4:]))):
             await self._refresh()
-            account = self._accounts.get(login)
+            account = self._find(path)
         if account is None:
             await response.send_error(404, "AccountDoesNotExist", "there is no such account")
             return

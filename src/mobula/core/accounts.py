@@ -15,14 +15,37 @@ class InvalidLogin(ValueError):
     """The text can't be a login; the message says why."""
 
 
+class User(msgspec.Struct, frozen=True):
+    """A sub-user of an account: `keys` are public keys (PEM) by MD5 fingerprint."""
+
+    uuid: uuid.UUID
+    login: str
+    keys: Mapping[str, str]
+
+
 class Account(msgspec.Struct, frozen=True):
-    """An account as an authcache answers it: `keys` are public keys (PEM) by MD5 fingerprint."""
+    """An account as an authcache answers it: `keys` are public keys (PEM) by MD5 fingerprint, `users` sub-users by login."""
 
     uuid: uuid.UUID
     login: str
     approved: bool
     operator: bool
     keys: Mapping[str, str]
+    users: Mapping[str, User] = msgspec.field(default_factory=dict)
+
+    def knows(self, fingerprint: str) -> bool:
+        """A key of that fingerprint is the account's or a sub-user's."""
+        return fingerprint in self.keys or any(fingerprint in user.keys for user in self.users.values())
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who sends a request: an account, or a sub-user of it."""
+
+    account: Account
+    user: User | None = None
+
+    def __str__(self) -> str:
+        return f"{self.account.login}/{self.user.login}" if self.user else self.account.login
 
 
 def check_login(login: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote, unquote_to_bytes
 
 from mobula.core.errors import ApiError
@@ -159,3 +159,24 @@ def cors_on_read(stored: Mapping[str, str], origin: str | None, method: str) -> 
         if name in cors:
             answer[name] = cors[name]
     return answer
+
+
+def _listed(stored: Mapping[str, str], name: str) -> list[str]:
+    return [part.strip() for part in stored.get(f"access-control-{name}", "").split(",") if part.strip()]
+
+
+def cors_on_preflight(stored: Mapping[str, str], header: Callable[[str], str | None]) -> dict[str, str]:
+    """Headers that let a browser go on, if what is stored allows what it asks for; none otherwise."""
+    origin, method = header("origin"), header("access-control-request-method")
+    if not origin or not method:
+        return {}
+    origins = _listed(stored, "allow-origin")
+    allowed = {name.lower() for name in _listed(stored, "allow-headers")}
+    wanted = [name.strip().lower() for name in (header("access-control-request-headers") or "").split(",")]
+    if not (origin in origins or "*" in origins) or method not in [m.upper() for m in _listed(stored, "allow-methods")]:
+        return {}
+    if not allowed.issuperset(filter(None, wanted)):
+        return {}
+    kept = ("allow-methods", "allow-headers", "max-age")
+    named = {f"access-control-{name}": stored.get(f"access-control-{name}") for name in kept}
+    return {"access-control-allow-origin": origin} | {name: value for name, value in named.items() if value}

@@ -51,6 +51,17 @@ class KeyAdd(msgspec.Struct, frozen=True):
     public_key: str
 
 
+class UserCreate(msgspec.Struct, frozen=True):
+    account: str
+    login: str
+
+
+class UserKeyAdd(msgspec.Struct, frozen=True):
+    account: str
+    login: str
+    public_key: str
+
+
 class Nothing(msgspec.Struct, frozen=True):
     """No input."""
 
@@ -77,6 +88,16 @@ async def key_add(metadata: PostgresMetadata, wanted: KeyAdd) -> Answer:
     return {"changed": changed, "fingerprint": fingerprint}
 
 
+async def user_create(metadata: PostgresMetadata, wanted: UserCreate) -> Answer:
+    changed, uuid = await Directory(metadata).create_user(wanted.account, wanted.login)
+    return {"changed": changed, "uuid": str(uuid)}
+
+
+async def user_key_add(metadata: PostgresMetadata, wanted: UserKeyAdd) -> Answer:
+    changed, fingerprint = await Directory(metadata).add_user_key(wanted.account, wanted.login, wanted.public_key)
+    return {"changed": changed, "fingerprint": fingerprint}
+
+
 async def sweep(metadata: PostgresMetadata, _wanted: Nothing) -> Answer:
     return {"finished": await metadata.sweep()}
 
@@ -86,6 +107,8 @@ VERBS: dict[str, tuple[type, Callable[[PostgresMetadata, Any], Awaitable[Answer]
     "account-create": (AccountCreate, account_create),
     "account-list": (Nothing, account_list),
     "key-add": (KeyAdd, key_add),
+    "user-create": (UserCreate, user_create),
+    "user-key-add": (UserKeyAdd, user_key_add),
     "sweep": (Nothing, sweep),
 }
 

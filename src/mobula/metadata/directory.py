@@ -63,6 +63,27 @@ class Directory:
             raise NotFound(f"add a key to account {login!r}: there is no such account; create it first")
         return row["changed"], key.fingerprint_md5
 
+    async def create_user(self, account: str, login: str) -> tuple[bool, uuid.UUID]:
+        """Make a sub-user unless it is there: (made now, its uuid). Raises InvalidLogin, NotFound (no such account)."""
+        sql = "SELECT * FROM directory.create_sub_user($1, $2, $3)"
+        row = await self._row(sql, uuid.uuid4(), account, check_login(login), writes=True)
+        if row["uuid"] is None:
+            raise NotFound(f"create user {login!r} of account {account!r}: there is no such account; create it first")
+        return row["changed"], row["uuid"]
+
+    async def add_user_key(self, account: str, login: str, text: str) -> tuple[bool, str]:
+        """Give a sub-user a public key: (added now, its MD5 fingerprint). Raises InvalidKey, NotFound (no such sub-user)."""
+        key = load_public_key(text)
+        row = await self._row(
+            "SELECT * FROM directory.add_sub_user_key($1, $2, $3, $4, $5, $6)", account, login, key.fingerprint_md5,
+            key.fingerprint_sha256, key.pem, key.comment, writes=True,
+        )  # fmt: skip
+        if row["uuid"] is None:
+            raise NotFound(
+                f"add a key to user {login!r} of account {account!r}: there is no such user; create it first"
+            )
+        return row["changed"], key.fingerprint_md5
+
     async def remove_key(self, login: str, fingerprint_md5: str) -> bool:
         """Take a key from an account; whether it was there. Raises NotFound (no such account)."""
         row = await self._row("SELECT * FROM directory.remove_key($1, $2)", login, fingerprint_md5, writes=True)

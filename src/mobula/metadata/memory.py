@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from mobula.metadata.model import (
     ParentNotDirectory,
     Precondition,
     PreconditionFailed,
+    SourceChanged,
     StorageServer,
 )
 from mobula.metadata.paths import is_root, split
@@ -56,6 +58,9 @@ class MemoryMetadata:
         self._entries_max = entries_max
         self._groups = {n: Group(n, 1, servers) for n, servers in enumerate(plan_groups(storages), 1)}
         self.garbage: list[Garbage] = []
+        self.released: list[Garbage] = []
+        self.references: dict[uuid.UUID, set[uuid.UUID]] = {}
+        """of bytes that have, or had, several names"""
 
     def move_group(self, group: int) -> None:
         """Give a group its next epoch, as a repair would."""
@@ -96,7 +101,28 @@ class MemoryMetadata:
 
     def _discard(self, entry: Entry | None) -> None:
         if entry is not None and entry.kind == Kind.OBJECT and entry.size_bytes:
-            self.garbage.append(Garbage(entry))
+            (self.garbage if entry.reference is None else self.released).append(Garbage(entry))
+
+    async def link_object(
+        self,
+        source_directory: str,
+        source: Entry,
+        directory: str,
+        entry: Entry,
+        *,
+        group_epoch: int,
+        parent_is_root: bool,
+    ) -> None:
+        number, reference = source.object_id, uuid.uuid4()
+        current = self._directories.get(source_directory, {}).get(source.name)
+        if number is None or current is None or current.object_id != number:
+            raise SourceChanged(f"{source_directory}/{source.name}")
+        self.references.setdefault(number, {number}).add(reference)
+        self._directories[source_directory][source.name] = replace(current, reference=current.reference or number)
+        linked = replace(entry, reference=reference)
+        await self.put_object(
+            directory, linked, group_epoch=group_epoch, precondition=Precondition(), parent_is_root=parent_is_root
+        )
 
     async def put_metadata(
         self,

@@ -45,6 +45,8 @@ class Entry:
     group: int = 0
     """placement group, 0 for an empty object"""
     copies: int = 0
+    reference: uuid.UUID | None = None
+    """the bytes have, or had, other names too: this one's number among them; None for bytes that were never linked"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,10 @@ class PreconditionFailed(MetadataError):
     """The current entry does not meet the precondition."""
 
 
+class SourceChanged(MetadataError):
+    """What was to be linked is not there any more, or is another version."""
+
+
 class GroupChanged(MetadataError):
     """The placement group has another epoch than the one under which the bytes were streamed."""
 
@@ -140,6 +146,21 @@ class Metadata(Protocol):
         self, directory: str, entry: Entry, *, group_epoch: int, precondition: Precondition, parent_is_root: bool
     ) -> None:
         """Insert or replace; the replaced object's bytes become a garbage row in the same transaction."""
+
+    async def link_object(
+        self,
+        source_directory: str,
+        source: Entry,
+        directory: str,
+        entry: Entry,
+        *,
+        group_epoch: int,
+        parent_is_root: bool,
+    ) -> None:
+        """Put an entry that names the bytes of `source`, which is in `source_directory` and not empty.
+
+        Raises SourceChanged, and what put_object raises.
+        """
 
     async def put_metadata(
         self,

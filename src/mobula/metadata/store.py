@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from mobula.metadata.model import (
     ParentNotDirectory,
     Precondition,
     PreconditionFailed,
+    SourceChanged,
     StorageServer,
     Unavailable,
 )
@@ -195,6 +196,50 @@ class PostgresMetadata:
             parent_is_root=parent_is_root,
             deadline=self._deadline(),
         )
+
+    async def link_object(
+        self,
+        source_directory: str,
+        source: Entry,
+        directory: str,
+        entry: Entry,
+        *,
+        group_epoch: int,
+        parent_is_root: bool,
+    ) -> None:
+        """Three steps; whichever is the last one done, nothing that has a name can be collected (decision 0004)."""
+        deadline, reference = self._deadline(), uuid.uuid4()
+        home = str(source.object_id)
+        wanted = [(reference, directory, entry.name)]
+        if source.reference is None and source.object_id is not None:
+            wanted.append((source.object_id, source_directory, source.name))
+        names = json.dumps([{"reference": str(r), "directory": d, "name": n} for r, d, n in wanted])
+        ask = partial(self._row, deadline=deadline, writes=True)
+        await ask(home, "SELECT * FROM metadata.add_references($1, $2, $3)", names)
+        shared = await ask(
+            source_directory, "SELECT * FROM metadata.share_entry($1, $2, $3, $4)", source.name, source.object_id
+        )
+        if not shared["done"]:
+            raise SourceChanged(f"{source_directory}/{source.name}")
+        await self._put_entry(
+            directory,
+            replace(entry, reference=reference),
+            epoch=group_epoch,
+            parent_is_root=parent_is_root,
+            deadline=deadline,
+        )
+
+    async def release(self, object_id: uuid.UUID, reference: uuid.UUID, lost: Entry) -> bool:
+        """Give up one name of shared bytes, `lost` said what they were; whether they became garbage. May be repeated."""
+        values = {
+            "account": str(lost.account), "size": lost.size_bytes, "md5": f"\\x{lost.md5.hex()}", "group_id": lost.group,
+            "copies": lost.copies,
+        }  # fmt: skip
+        sql = "SELECT * FROM metadata.release_reference($1, $2, $3, $4)"
+        row = await self._row(
+            str(object_id), sql, reference, json.dumps(values), deadline=self._deadline(), writes=True
+        )
+        return bool(row["garbage"])
 
     async def put_metadata(
         self,
@@ -359,7 +404,7 @@ def _document(entry: Entry, incarnation: int) -> str:
         "role_tags": list(entry.role_tags), "etag": entry.etag, "size": entry.size_bytes, "md5": f"\\x{entry.md5.hex()}",
         "content_type": entry.content_type, "object_id": str(entry.object_id) if entry.object_id else None,
         "account": str(entry.account) if entry.account else None, "group_id": entry.group, "copies": entry.copies,
-        "incarnation": incarnation,
+        "incarnation": incarnation, "reference": str(entry.reference) if entry.reference else None,
     })  # fmt: skip
 
 
@@ -370,6 +415,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         role_tags=tuple(row["role_tags"]), etag=row["etag"], size_bytes=row["size"], md5=bytes.fromhex(row["md5"][2:]),
         content_type=row["content_type"], object_id=uuid.UUID(row["object_id"]) if row["object_id"] else None,
         account=uuid.UUID(row["account"]) if row["account"] else None, group=row["group_id"], copies=row["copies"],
+        reference=uuid.UUID(row["reference"]) if row.get("reference") else None,  # a shard may not have migrated yet
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import quote
@@ -28,6 +29,9 @@ class Accounts(Protocol):
             ApiError: nobody can be asked (503).
         """
 
+    async def by_uuid(self, number: uuid.UUID) -> Account | None:
+        """The account of that uuid, None if there is none. Raises as `get`."""
+
 
 class Authcaches:
     """`Accounts` over the wire."""
@@ -39,15 +43,25 @@ class Authcaches:
 
     async def get(self, login: str, *, key: str | None = None) -> Account | None:
         known = self._known.get(login)
-        if known is not None and known[0] > time.monotonic() and (key is None or key in known[1].keys):
+        if known is not None and known[0] > time.monotonic() and (key is None or known[1].knows(key)):
             return known[1]
         account = await self._ask(f"/accounts/{quote(login, safe='')}" + (f"?key={quote(key, safe='')}" if key else ""))
+        return self._remember(login, account)
+
+    async def by_uuid(self, number: uuid.UUID) -> Account | None:
+        # No login begins with a slash: both kinds of names have room beside each other.
+        known = self._known.get(f"/{number}")
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        return self._remember(f"/{number}", await self._ask(f"/uuids/{number}"))
+
+    def _remember(self, name: str, account: Account | None) -> Account | None:
         if account is None:
-            self._known.pop(login, None)
+            self._known.pop(name, None)
         else:
             if len(self._known) > REMEMBERED_MAX:
                 self._known.clear()
-            self._known[login] = (time.monotonic() + REMEMBERED_S, account)
+            self._known[name] = (time.monotonic() + REMEMBERED_S, account)
         return account
 
     async def _ask(self, target: str) -> Account | None:

@@ -12,14 +12,15 @@ import structlog
 
 from mobula.core.clock import SystemClock
 from mobula.core.errors import ApiError, unavailable
-from mobula.core.media import is_directory_type, is_link_type
+from mobula.core.media import cors_on_preflight, is_directory_type, is_link_type
 from mobula.core.paths import NAMESPACES, InvalidPath, Path, parse
+from mobula.core.tokens import TokenKey
 from mobula.metadata import model
 from mobula.metadata.model import Kind
 from mobula.metadata.store import PostgresMetadata
-from mobula.webapi import directories, objects
+from mobula.webapi import directories, links, objects, token
 from mobula.webapi.accounts import Accounts, Authcaches
-from mobula.webapi.auth import authenticate, authorize, require_secure
+from mobula.webapi.auth import authenticate, authorize, require_caller, require_secure
 from mobula.webapi.config import WebapiConfig
 from mobula.webapi.context import Context, read_query
 from mobula.webapi.objects import Store
@@ -32,54 +33,75 @@ from mobula.wire.zookeeper import Client, Tree
 log = structlog.get_logger()
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT")
+OF_STORAGE = "DELETE, GET, HEAD, OPTIONS, PUT"
 SWEEP_PERIOD_S = 30.0
-NOT_YET = frozenset({"jobs", "uploads", "tokens", "medusa"})
+NOT_YET = frozenset({"jobs", "uploads", "medusa"})
 """parts of the API that are not there yet"""
+CROSSDOMAIN = b"""<?xml version="1.0"?>
+<cross-domain-policy><site-control permitted-cross-domain-policies="none"/></cross-domain-policy>
+"""
 
 
 class Webapi:
     """The handlers, given what they work with."""
 
-    def __init__(self, accounts: Accounts, store: Store) -> None:
+    def __init__(self, accounts: Accounts, store: Store, token_key: TokenKey) -> None:
         self._accounts = accounts
         self._store = store
+        self._token_key = token_key
 
     async def handle(self, request: Request, response: Response) -> None:
         """Answer one request."""
+        if (request.headers.get("user-agent") or "").startswith("curl"):
+            response.keep_alive = False
         try:
             await self._route(request, response)
         except ApiError as error:
             failure = error
         except model.MetadataError as error:
             failure = _translate(error, request)
-        except BodyTooLarge:
-            failure = ApiError.of("RequestEntityTooLargeError", most=65_536)
+        except BodyTooLarge as error:
+            failure = ApiError("RequestEntityTooLargeError", str(error))
         else:
             return
         if response.started:
             raise StorageUnavailable(f"the answer broke off: {failure.message}") from failure
+        if failure.code == "UploadTimeout":
+            response.keep_alive = False
         await response.send_error(failure.status, failure.code, failure.message, failure.headers)
 
     async def _route(self, request: Request, response: Response) -> None:
         if request.path in {b"", b"/"}:
             await response.send(302, [("Location", "/docs/"), ("Content-Type", "text/plain")])
             return
+        if request.path == b"/crossdomain.xml" and request.method in {"GET", "HEAD"}:
+            await response.send(200, [("Content-Type", "text/xml")], CROSSDOMAIN)
+            return
+        if request.method not in METHODS:
+            raise _not_allowed(request.method, request.path.decode("latin-1"), ", ".join(METHODS))
+        context = await self._identify(request, response)
+        if context.path.namespace == "tokens":
+            await self._tokens(context)
+            return
+        self._namespace_is_there(context.path)
+        await self._look(context)
+        authorize(context.caller, context.owner, request.method, context.path)
+        await self._handlers[request.method](self, context)
+
+    async def _identify(self, request: Request, response: Response) -> Context:
+        """Who asks, for what, of whom: before anything is looked at."""
+        query = read_query(request.query)
+        caller = await authenticate(request, query, self._accounts, self._token_key, dt.datetime.now(dt.UTC))
         try:
             path = parse(request.path)
         except InvalidPath as error:
             raise ApiError.of("InvalidResource", path=request.path.decode("latin-1")) from error
-        if request.method not in METHODS:
-            allow = (("Allow", ", ".join(METHODS)),)
-            raise ApiError.of("MethodNotAllowedError", method=request.method, path=path, headers=allow)
-        caller = await authenticate(request, self._accounts, dt.datetime.now(dt.UTC))
         owner = await self._accounts.get(path.login)
         if owner is None:
             raise ApiError.of("AccountDoesNotExist", login=path.login)
-        require_secure(request, caller, path)
-        authorize(caller, owner, request.method, path)
-        self._namespace_is_there(path)
-        context = Context(request, response, path, owner, caller, read_query(request.query))
-        await self._handlers[request.method](self, context)
+        require_secure(request, query, caller, path)
+        require_caller(caller, request.method, path)
+        return Context(request, response, path, owner, caller, query)
 
     def _namespace_is_there(self, path: Path) -> None:
         if path.namespace in NOT_YET:
@@ -87,53 +109,82 @@ class Webapi:
         if path.namespace and path.namespace not in NAMESPACES:
             raise ApiError.of("ResourceNotFound", path=path)
 
+    async def _look(self, context: Context) -> None:
+        """One look at what is there. What is not is said before anything else; root directories always are there."""
+        path, metadata = context.path, self._store.metadata
+        if path.is_account:
+            return
+        found = context.found = await metadata.lookup(context.directory, path.name)
+        if found.entry is not None or path.is_root or context.request.method in {"OPTIONS", "POST"}:
+            return
+        if context.request.method != "PUT" or _is_update(context):
+            raise ApiError.of("ResourceNotFound", path=path)
+        if not found.directory_exists and not path.parent.is_root:
+            above = await metadata.lookup(path.parent.parent.stored(context.owner.uuid), path.parent.name)
+            context.parent_is_object = above.entry is not None and above.entry.kind == Kind.OBJECT
+            if not context.parent_is_object:
+                raise ApiError.of("DirectoryDoesNotExist", path=path.parent)
+
+    async def _tokens(self, context: Context) -> None:
+        if len(context.path.names) > 1:
+            raise ApiError.of("ResourceNotFound", path=context.path)
+        if context.request.method != "POST":
+            raise _not_allowed(context.request.method, context.path, "POST")
+        await token.create(context, self._token_key)
+
     async def _put(self, context: Context) -> None:
         kind = context.header("content-type")
-        if context.query.get("metadata") == "true":
+        if _is_update(context):
             await objects.put_metadata(context, self._store)
         elif is_directory_type(kind):
             await directories.put(context, self._store.metadata)
         elif is_link_type(kind):
-            raise ApiError.of("NotImplemented", what="a snaplink")
+            await links.put(context, self._store, self._accounts)
         else:
             await objects.put(context, self._store)
 
     async def _show(self, context: Context) -> None:
-        path = context.path
-        if path.is_account:
+        entry = context.found.entry
+        if context.path.is_account:
             await directories.show_account(context)
-            return
-        if path.is_root:
-            await directories.show(context, self._store.metadata, None)
-            return
-        found = await self._store.metadata.lookup(context.directory, path.name)
-        if found.entry is None:
-            raise ApiError.of("ResourceNotFound", path=path)
-        if found.entry.kind == Kind.DIRECTORY:
-            await directories.show(context, self._store.metadata, found.entry)
+        elif entry is None or entry.kind == Kind.DIRECTORY:
+            await directories.show(context, self._store.metadata, entry)
         else:
-            await objects.show(context, self._store, found.entry)
+            await objects.show(context, self._store, entry)
 
     async def _delete(self, context: Context) -> None:
         await context.request.body(65_536)
+        entry = context.found.entry
         if context.path.is_root:
             raise ApiError.of("OperationNotAllowedOnRootDirectory", path=context.path)
-        found = await self._store.metadata.lookup(context.directory, context.path.name)
-        if found.entry is None:
-            raise ApiError.of("ResourceNotFound", path=context.path)
-        if found.entry.kind == Kind.DIRECTORY:
+        if entry is not None and entry.kind == Kind.DIRECTORY:
             await directories.delete(context, self._store.metadata)
         else:
-            await objects.delete(context, self._store, found)
+            await objects.delete(context, self._store)
 
     async def _options(self, context: Context) -> None:
-        await context.response.send(200, [("Allow", ", ".join(METHODS))])
+        """A browser asks what it may do; for a PUT its new name's directory says."""
+        entry, path = context.found.entry, context.path
+        if context.header("access-control-request-method") == "PUT" and not path.is_root:
+            path = path.parent
+            entry = (await self._store.metadata.lookup(path.parent.stored(context.owner.uuid), path.name)).entry
+        if entry is None and not path.is_root:
+            raise ApiError.of("ResourceNotFound", path=path)
+        answer = cors_on_preflight(entry.headers, context.header) if entry is not None else {}
+        await context.response.send(200, [("Allow", OF_STORAGE), *answer.items()])
 
     async def _post(self, context: Context) -> None:
-        allow = (("Allow", "DELETE, GET, HEAD, OPTIONS, PUT"),)
-        raise ApiError.of("MethodNotAllowedError", method="POST", path=context.path, headers=allow)
+        raise _not_allowed("POST", context.path, OF_STORAGE)
 
     _handlers = {"GET": _show, "HEAD": _show, "PUT": _put, "DELETE": _delete, "OPTIONS": _options, "POST": _post}  # noqa: RUF012
+
+
+def _is_update(context: Context) -> bool:
+    return context.query.get("metadata") == "true"
+
+
+def _not_allowed(method: str, path: object, allow: str) -> ApiError:
+    return ApiError.of("MethodNotAllowedError", method=method, path=path, headers=(("Allow", allow),))
 
 
 def _translate(error: model.MetadataError, request: Request) -> ApiError:
@@ -154,7 +205,8 @@ def _translate(error: model.MetadataError, request: Request) -> ApiError:
         model.DirectoryFull: ("DirectoryLimitExceeded", parent),
     }
     if isinstance(error, model.PreconditionFailed):
-        return ApiError.of("PreconditionFailed", why=f"{path} was changed by another request")
+        # It held when we looked, so another request was faster.
+        return ApiError.of("ConcurrentRequest", path=path)
     code, what = codes[type(error)]
     return ApiError.of(code, path=what)
 
@@ -172,7 +224,9 @@ class Service:
         self._tree = Tree(self._zookeeper, "/names", self._on_names)
         accounts = Authcaches(self._auth_http, [_address(text) for text in config.authcaches])
         pick = random.Random()  # noqa: S311 (spreads load, guards nothing)
-        self._webapi = Webapi(accounts, Store(self._metadata, storage, self._directory, config.az, pick))
+        self._webapi = Webapi(
+            accounts, Store(self._metadata, storage, self._directory, config.az, pick), config.tokens()
+        )
         self._sweeper: asyncio.Task[None] | None = None
 
     def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:

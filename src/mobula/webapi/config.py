@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mobula.core.capability import parse_key
+from mobula.core.tokens import TokenKey
 from mobula.metadata.config import Postgres
 
 
@@ -41,6 +42,8 @@ class WebapiConfig(msgspec.Struct, frozen=True, kw_only=True):
     authcaches: tuple[str, ...]
     tls: Tls
     capability_keys: tuple[str, ...]
+    token_key: str | None = None
+    """file with the key and the iv of tokens; without one they are derived from the capability key"""
     shards: int = 1
     drain_s: float = 3.0
     """how long /ping fails before the listening socket closes: loadbalancers look each second, twice"""
@@ -49,3 +52,9 @@ class WebapiConfig(msgspec.Struct, frozen=True, kw_only=True):
     def signing_key(self) -> bytes:
         """The key that signs capabilities. Raises OSError, ValueError."""
         return parse_key(Path(self.capability_keys[0]).read_text(encoding="ascii"))
+
+    def tokens(self) -> TokenKey:
+        """What seals tokens. Raises OSError, ValueError."""
+        if self.token_key is None:
+            return TokenKey.derived(self.signing_key())
+        return TokenKey.parse(Path(self.token_key).read_text(encoding="ascii"))

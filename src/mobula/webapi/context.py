@@ -6,21 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from mobula.core.accounts import Account
+from mobula.core.accounts import Account, Caller
+from mobula.core.errors import ApiError
 from mobula.core.paths import Path
+from mobula.metadata.model import Lookup
 from mobula.wire.http_exchange import Request, Response
 
 
 @dataclass(slots=True)
 class Context:
-    """`caller` None: nobody has signed. `owner`: the account that the path names."""
+    """`caller` None: nobody has signed. `owner`: the account that the path names. `found`: what is there, as of one look."""
 
     request: Request
     response: Response
     path: Path
     owner: Account
-    caller: Account | None
+    caller: Caller | None
     query: Mapping[str, str]
+    found: Lookup = Lookup(None, directory_exists=True)  # noqa: RUF009 (frozen)
+    parent_is_object: bool = False
 
     @property
     def directory(self) -> str:
@@ -31,6 +35,20 @@ class Context:
     def stored(self) -> str:
         """The path, as the metadata tier knows it."""
         return self.path.stored(self.owner.uuid)
+
+    def require_parent(self) -> None:
+        """The parent is a directory.
+
+        Raises:
+            ApiError: ParentNotDirectory.
+        """
+        if self.parent_is_object:
+            raise ApiError.of("ParentNotDirectory", path=self.path.parent)
+
+    def cors(self) -> list[tuple[str, str]]:
+        """What every write answers to a browser."""
+        origin = self.header("origin")
+        return [("Access-Control-Allow-Origin", origin)] if origin else []
 
     def header(self, name: str) -> str | None:
         """A request header by its lower-case name."""

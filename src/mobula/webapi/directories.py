@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mobula.core.dates import http_date, iso_ms, parse_date
 from mobula.core.errors import ApiError
@@ -21,13 +21,25 @@ EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 """mtime of an account's namespaces, which have no record of their own"""
 
 
-def read_page(query: dict[str, str] | None = None, /, **given: str) -> Page:
+def read_allowed_page(context: Context) -> Page:
+    """The page that is asked for; some parameters are the operators'.
+
+    Raises:
+        ApiError: QueryParameterForbidden, and what `read_page` raises.
+    """
+    is_operator = context.caller is not None and context.caller.user is None and context.caller.account.operator
+    for name, value in (("sort", "none"), ("skip_owner_check", "true")):
+        if context.query.get(name) == value and not is_operator:
+            raise ApiError.of("QueryParameterForbidden", name=name)
+    return read_page(context.query)
+
+
+def read_page(values: Mapping[str, str]) -> Page:
     """A page from a query's parameters.
 
     Raises:
-        ApiError: InvalidArgumentError (limit), InvalidParameter (marker, sort), QueryParameterForbidden is not known yet.
+        ApiError: InvalidArgumentError (limit), InvalidParameter (marker).
     """
-    values = {**(query or {}), **given}
     text = values.get("limit", str(LIMIT_DEFAULT))
     limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
     if not 1 <= limit <= LIMIT_MAX:
@@ -66,24 +78,22 @@ def line(entry: Entry) -> bytes:
 
 
 async def put(context: Context, metadata: Metadata) -> None:
-    """``PUT`` with ``application/json; type=directory``."""
+    """``PUT`` with ``application/json; type=directory``; a root directory is there already, and gets these headers."""
     path = context.path
     if path.is_account:
         raise ApiError.of("OperationNotAllowedOnRootDirectory", path=path)
+    context.require_parent()
     await context.request.body(65_536)  # clients may send `{}`; it means nothing
-    if path.is_root:
-        await context.response.send(204)
-        return
-    entry = Entry(
-        path.name, Kind.DIRECTORY, dt.datetime.now(dt.UTC), kept_headers(context.request.headers, directory=True)
-    )
-    await metadata.put_directory(context.directory, entry, parent_is_root=path.parent.is_root)
-    await context.response.send(204, _cors(context))
+    await store_directory(context, metadata)
+    await context.response.send(204, context.cors())
 
 
-def _cors(context: Context) -> list[tuple[str, str]]:
-    origin = context.header("origin")
-    return [("Access-Control-Allow-Origin", origin)] if origin else []
+async def store_directory(context: Context, metadata: Metadata) -> Entry:
+    """The directory with the request's headers."""
+    headers = kept_headers(context.request.headers, directory=True)
+    entry = Entry(context.path.name, Kind.DIRECTORY, dt.datetime.now(dt.UTC), headers)
+    await metadata.put_directory(context.directory, entry, parent_is_root=context.path.parent.is_root)
+    return entry
 
 
 async def delete(context: Context, metadata: Metadata) -> None:
@@ -93,14 +103,14 @@ async def delete(context: Context, metadata: Metadata) -> None:
 
 
 async def show(context: Context, metadata: Metadata, entry: Entry | None) -> None:
-    """``GET`` or ``HEAD``; `entry` None: a root directory."""
-    page = read_page(dict(context.query))
+    """``GET`` or ``HEAD``; `entry` None: a root directory that has no record."""
+    page = read_allowed_page(context)
     if context.request.method == "HEAD":
         page = Page(limit=1)
     try:
         found = await metadata.list_directory(context.stored, page)
     except NotFound:
-        if entry is not None:
+        if not context.path.is_root:
             raise
         found = Listing([], 0)
     await _send(context, found.entries, found.total, entry)
@@ -108,7 +118,7 @@ async def show(context: Context, metadata: Metadata, entry: Entry | None) -> Non
 
 async def show_account(context: Context) -> None:
     """``GET /:login``: its namespaces; here the marker is exclusive."""
-    page = read_page(dict(context.query))
+    page = read_allowed_page(context)
     names = [n for n in NAMESPACES if page.marker is None or n > page.marker]
     entries = [Entry(name, Kind.DIRECTORY, EPOCH) for name in (reversed(names) if page.reverse else names)]
     await _send(context, entries[: page.limit], len(NAMESPACES), None)
@@ -116,8 +126,8 @@ async def show_account(context: Context) -> None:
 
 async def _send(context: Context, entries: Sequence[Entry], total: int, entry: Entry | None) -> None:
     headers = [("Content-Type", LISTING_TYPE), ("Result-Set-Size", str(total))]
+    headers.append(("Last-Modified", http_date(entry.mtime if entry is not None else EPOCH)))
     if entry is not None:
-        headers.append(("Last-Modified", http_date(entry.mtime)))
         cors = cors_on_read(entry.headers, context.header("origin"), context.request.method)
         headers += [(name, value) for name, value in entry.headers.items() if not name.startswith("access-control-")]
         headers += list(cors.items())

@@ -26,13 +26,13 @@ from mobula.metadata.model import (
     Entry,
     Group,
     Kind,
-    Lookup,
     Metadata,
     Precondition,
     StorageServer,
 )
 from mobula.proto.put import Abort, Accept, Commit, Effect, Open, Put, Reply, State
 from mobula.webapi.context import Context
+from mobula.webapi.directories import store_directory
 from mobula.webapi.placement import StorageDirectory, address_of, choose
 from mobula.wire.http_client import RequestFailed
 from mobula.wire.http_exchange import BodyMalformed, BodyTimeout
@@ -69,29 +69,24 @@ class Wish:
     content_md5: bytes | None
     size_bytes: int | None
     most_bytes: int
-    conditions: preconditions.Conditions
-
-    @property
-    def precondition(self) -> Precondition:
-        """The part that must hold when the entry is written."""
-        return Precondition(self.conditions.match, self.conditions.none_match)
 
 
 # PUT: the steps before a byte is taken, in the order in which the contract reports failures.
 
 
-def parent_is_there(context: Context, found: Lookup) -> None:
-    """404 DirectoryDoesNotExist comes before everything but authentication."""
-    if not found.directory_exists and not context.path.parent.is_root:
-        raise ApiError.of("DirectoryDoesNotExist", path=context.path.parent)
+def conditions_hold(context: Context, current: Entry | None) -> Precondition:
+    """Conditional headers hold for the current object; what must still hold when the entry is written.
 
-
-def conditions_hold(context: Context, found: Lookup) -> preconditions.Conditions:
-    """Conditional headers, against the current object."""
+    Raises:
+        ApiError: PreconditionFailed.
+    """
     wanted = preconditions.parse(context.header)
-    current = found.entry if found.entry is not None and found.entry.kind == Kind.OBJECT else None
-    preconditions.check(wanted, current.etag if current else None, current.mtime if current else None, reading=False)
-    return wanted
+    found = current if current is not None and current.kind == Kind.OBJECT else None
+    preconditions.check(wanted, found.etag if found else None, found.mtime if found else None, reading=False)
+    match = wanted.match
+    if match is None and found is not None and (wanted.modified_since or wanted.unmodified_since):
+        match = (found.etag,)  # a date holds as long as the version that was looked at
+    return Precondition(match, wanted.none_match)
 
 
 def target_is_no_root(context: Context) -> None:
@@ -100,13 +95,13 @@ def target_is_no_root(context: Context) -> None:
         raise ApiError.of("OperationNotAllowedOnRootDirectory", path=context.path)
 
 
-def target_is_no_directory(context: Context, found: Lookup) -> None:
+def target_is_no_directory(context: Context) -> None:
     """An object never replaces a directory."""
-    if found.entry is not None and found.entry.kind == Kind.DIRECTORY:
+    if context.found.entry is not None and context.found.entry.kind == Kind.DIRECTORY:
         raise ApiError.of("OperationNotAllowedOnDirectory", path=context.path)
 
 
-def read_wish(context: Context, conditions: preconditions.Conditions) -> Wish:
+def read_wish(context: Context) -> Wish:
     """Copies, length, MD5 and limits of a PUT.
 
     Raises:
@@ -126,7 +121,7 @@ def read_wish(context: Context, conditions: preconditions.Conditions) -> Wish:
     size_bytes = None if request.chunked else request.content_length or 0
     if size_bytes is not None and limit is not None and size_bytes > most_bytes:
         raise ApiError.of("MaxContentLengthExceeded", most=most_bytes)
-    return Wish(copies, read_md5(context.header("content-md5")), size_bytes, most_bytes, conditions)
+    return Wish(copies, read_md5(context.header("content-md5")), size_bytes, most_bytes)
 
 
 def read_md5(value: str | None) -> bytes | None:
@@ -148,12 +143,11 @@ def read_md5(value: str | None) -> bytes | None:
 
 async def put(context: Context, store: Store) -> None:
     """``PUT`` of an object: copies first, metadata last and once."""
+    precondition = conditions_hold(context, context.found.entry)
     target_is_no_root(context)
-    found = await store.metadata.lookup(context.directory, context.path.name)
-    parent_is_there(context, found)
-    conditions = conditions_hold(context, found)
-    wish = read_wish(context, conditions)
-    target_is_no_directory(context, found)
+    wish = read_wish(context)
+    target_is_no_directory(context)
+    context.require_parent()
     headers = kept_headers(context.request.headers, directory=False)
     if context.path.namespace == "public":
         headers.setdefault("access-control-allow-origin", "*")
@@ -174,7 +168,7 @@ async def put(context: Context, store: Store) -> None:
         group=upload.group.id if upload and stored.size_bytes else 0, copies=wish.copies if stored.size_bytes else 0,
     )  # fmt: skip
     await store.metadata.put_object(
-        context.directory, entry, group_epoch=upload.group.epoch if upload else 0, precondition=wish.precondition,
+        context.directory, entry, group_epoch=upload.group.epoch if upload else 0, precondition=precondition,
         parent_is_root=context.path.parent.is_root,
     )  # fmt: skip
     if upload:
@@ -182,8 +176,7 @@ async def put(context: Context, store: Store) -> None:
     answer = [
         ("Etag", entry.etag), ("Last-Modified", http_date(entry.mtime)), ("Computed-MD5", base64.b64encode(entry.md5).decode()),
     ]  # fmt: skip
-    origin = context.header("origin")
-    await context.response.send(204, [*answer, *([("Access-Control-Allow-Origin", origin)] if origin else [])])
+    await context.response.send(204, [*answer, *context.cors()])
 
 
 def _check_md5(wish: Wish, stored: StoredCopy) -> None:
@@ -345,33 +338,32 @@ class Upload:
 
 async def put_metadata(context: Context, store: Store) -> None:
     """``PUT ?metadata=true``: all stored headers are replaced; data and etag stay."""
-    request = context.request
+    request, entry = context.request, context.found.entry
+    is_directory = context.path.is_root or (entry is not None and entry.kind == Kind.DIRECTORY)
+    precondition = Precondition() if is_directory else conditions_hold(context, entry)
     if context.path.is_account:
         raise ApiError.of("OperationNotAllowedOnRootDirectory", path=context.path)
-    for name in ("content-md5", "durability-level"):
+    for name in ("content-md5", "durability-level", "x-durability-level"):
         if context.header(name) is not None:
             raise ApiError.of("InvalidUpdate", name=name)
     if request.content_length:
         raise ApiError.of("InvalidUpdate", name="content-length")
     await request.body(65_536)
-    found = await store.metadata.lookup(context.directory, context.path.name)
-    if found.entry is None:
-        raise ApiError.of("ResourceNotFound", path=context.path)
-    wanted = conditions_hold(context, found)
-    is_directory = found.entry.kind == Kind.DIRECTORY
-    kind = context.header("content-type")
-    changed = await store.metadata.put_metadata(
-        context.directory, context.path.name, headers=kept_headers(request.headers, directory=is_directory), role_tags=(),
-        content_type=content_type(kind) if kind else None, precondition=Precondition(wanted.match, wanted.none_match),
-    )  # fmt: skip
+    if entry is None:  # a root directory without a record
+        changed = await store_directory(context, store.metadata)
+    else:
+        kind = context.header("content-type")
+        changed = await store.metadata.put_metadata(
+            context.directory, context.path.name, headers=kept_headers(request.headers, directory=is_directory), role_tags=(),
+            content_type=content_type(kind) if kind else None, precondition=precondition,
+        )  # fmt: skip
     etag = [] if is_directory else [("Etag", changed.etag)]
-    await context.response.send(204, [*etag, ("Last-Modified", http_date(changed.mtime))])
+    await context.response.send(204, [*etag, ("Last-Modified", http_date(changed.mtime)), *context.cors()])
 
 
-async def delete(context: Context, store: Store, found: Lookup) -> None:
+async def delete(context: Context, store: Store) -> None:
     """``DELETE`` of an object that is known to be one."""
-    wanted = conditions_hold(context, found)
-    precondition = Precondition(wanted.match, wanted.none_match)
+    precondition = conditions_hold(context, context.found.entry)
     await store.metadata.delete_object(context.directory, context.path.name, precondition=precondition)
     await context.response.send(204)
 

@@ -517,6 +517,8 @@ class _Connection(asyncio.Protocol):
 
 
 def _malformed(error: Exception) -> _Refusal:
+    if "Invalid character in Content-Length" in str(error):
+        return _Refusal(411, "ContentLengthRequired", "Content-Length must be >= 0")
     return _Refusal(400, "BadRequestError", f"read a request: {error}; send HTTP/1.1")
 
 

@@ -1,0 +1,67 @@
+"""Both ends of the accounts' protocol over a wire: what an authcache answers is what the webapi reads."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from mobula.auth.app import Authcache
+from mobula.auth.config import AuthcacheConfig, Tls
+from mobula.core.accounts import Account, User
+from mobula.metadata.config import Postgres
+from mobula.metadata.directory import Accounts
+from mobula.webapi.accounts import Authcaches
+from mobula.wire.http_client import Address, HttpClient
+from mobula.wire.http_server import HttpServer
+
+CONFIG = AuthcacheConfig(
+    region="test", host="test-a-api-01", az="a", address="192.0.2.1", port=8070, zookeeper=("192.0.2.1:2181",),
+    postgres=Postgres("mobula", "mobula", 5432, "ca", "cert", "key"), tls=Tls("ca", "cert", "key"),
+)  # fmt: skip
+SUB = User(uuid.uuid4(), "sub", {"aa:02": "PEM"})
+ANN = Account(uuid.uuid4(), "ann@x", True, False, {"aa:01": "PEM"}, {"sub": SUB})
+
+
+class Shard:
+    """Stands in for the directory on shard 1."""
+
+    def __init__(self) -> None:
+        self.accounts = [ANN]
+
+    async def read(self, _after: int | None = None) -> Accounts:
+        return Accounts(1, self.accounts)
+
+
+@pytest_asyncio.fixture
+async def shard() -> Shard:
+    return Shard()
+
+
+@pytest_asyncio.fixture
+async def accounts(shard: Shard) -> AsyncIterator[Authcaches]:
+    cache = Authcache(CONFIG)
+    cache._directory = shard  # type: ignore[assignment]
+    await cache._poll(everything=True)
+    server, http = HttpServer(cache.handle), HttpClient()
+    port = await server.listen("127.0.0.1", 0)
+    yield Authcaches(http, [Address("127.0.0.1", port)])
+    await http.close()
+    await server.stop(1.0)
+
+
+async def test_an_account_comes_with_its_sub_users_by_login_and_by_uuid(accounts: Authcaches) -> None:
+    assert await accounts.get("ann@x") == ANN
+    assert await accounts.get("ann@x", key="aa:02") == ANN
+    assert await accounts.by_uuid(ANN.uuid) == ANN
+    assert (await accounts.get("nobody"), await accounts.by_uuid(uuid.uuid4())) == (None, None)
+
+
+async def test_a_sub_users_key_counts_from_the_moment_it_was_added(accounts: Authcaches, shard: Shard) -> None:
+    assert await accounts.get("ann@x") == ANN  # remembered from now on
+    changed = User(SUB.uuid, "sub", {**SUB.keys, "aa:03": "PEM"})
+    shard.accounts = [Account(ANN.uuid, "ann@x", True, False, ANN.keys, {"sub": changed})]
+    found = await accounts.get("ann@x", key="aa:03")
+    assert found is not None
+    assert found.users["sub"] == changed
