@@ -58,3 +58,12 @@ def test_the_public_name_resolves_to_every_loadbalancer(region: Region) -> None:
         addresses, ttl_s = resolve(region, server.address, region.zone, namespace="pub")
         assert addresses == {host.address for host in region.pool("loadbalancer")}
         assert ttl_s <= 5
+
+
+def test_an_account_has_sub_users_and_the_list_says_their_keys(mobula: Callable[..., Output], region: Region) -> None:
+    for name in ("ops-test", "ops-test/backup", "ops-test/backup"):
+        assert mobula("account", "create", name).returncode == 0
+    assert mobula("account", "key", "add", "ops-test/backup", str(region.secrets / "demo.pub")).returncode == 0
+    (found,) = [a for a in json.loads(mobula("account", "list", "--json").stdout) if a["login"] == "ops-test"]
+    assert (len(found["keys"]), len(found["users"]["backup"]["keys"])) == (0, 1)
+    assert "ops-test/backup" in mobula("account", "list").stdout

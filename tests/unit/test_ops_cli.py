@@ -99,6 +99,7 @@ def test_what_prints_data_prints_json_too() -> None:
         ("logs lab-a-api-01 -n -5", "-5 is not in the range x>=1"),
         ("audit -n -1", "-1 is not in the range x>=0"),
         ("account create", "Missing argument 'LOGIN'"),
+        ("account create alice/backup --operator", "create 'alice/backup': a sub-user has no --email"),
         ("account key add alice", "Missing argument 'FILE'"),
         ("account key add alice missing.pub", "read 'missing.pub': [Errno 2]"),
         ("account key add alice .", "read '.': [Errno 21]"),
