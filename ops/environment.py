@@ -18,7 +18,7 @@ DEMO_ACCOUNT = "demo"
 
 
 def variables(region: Region) -> dict[str, str]:
-    """The environment of any Manta client: where the region is, who asks, with which key; and our own clients, behind all others.
+    """The environment of any Manta client: where the region is, who asks, with which key.
 
     Raises:
         OperatorError: the region has never been up.
@@ -32,7 +32,6 @@ def variables(region: Region) -> dict[str, str]:
         "MANTA_KEY_ID": load_public_key(public.read_text()).fingerprint_md5,
         "NODE_EXTRA_CA_CERTS": str(region.secrets / "ca.pem"),
         "SSH_AUTH_SOCK": str(region.state_dir / "run" / "agent.sock"),
-        "PATH": ":".join(dict.fromkeys([*filter(None, os.environ.get("PATH", "").split(":")), str(REPO / "bin")])),
         "MOBULA_PYTHON": sys.executable,
         "NO_PROXY": ",".join(
             dict.fromkeys([*filter(None, os.environ.get("NO_PROXY", "").split(",")), "localhost", "127.0.0.1"])
@@ -41,10 +40,12 @@ def variables(region: Region) -> dict[str, str]:
 
 
 def as_shell(values: Mapping[str, str]) -> str:
-    """The variables as lines for a POSIX shell's eval."""
+    """The variables as lines for a POSIX shell's eval; our own clients come behind all others on its PATH, once."""
     # MANTA_SUBUSER and the like of another account must not leak in; nor a wish not to look at certificates: ours can be checked.
     stale = "unset MANTA_SUBUSER MANTA_ROLE MANTA_NO_AUTH MANTA_TLS_INSECURE"
-    return "\n".join([*(f"export {name}={shlex.quote(value)}" for name, value in values.items()), stale])
+    commands = shlex.quote(str(REPO / "bin"))
+    path = f'case ":$PATH:" in *:{commands}:*) ;; *) export PATH="$PATH":{commands} ;; esac'
+    return "\n".join([*(f"export {name}={shlex.quote(value)}" for name, value in values.items()), stale, path])
 
 
 def host_of(region: Region, name: str) -> Host:

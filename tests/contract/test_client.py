@@ -328,6 +328,20 @@ def test_an_error_that_is_no_json_keeps_its_status(driver: Any, manta: Manta) ->
     assert (caught.value.status, caught.value.code) == (502, "Status502")
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b"null", b"{}", b'{"name": "x", "type": "object", "mtime": "now"}', b"\xff"]
+)
+def test_a_listing_that_is_none_is_one_sentence(driver: Any, manta: Manta, body: bytes) -> None:
+    headers = [("Content-Type", "application/x-json-stream; type=directory")]
+    manta.faults = [lambda _, response: response.send(200, headers, body)]
+    with pytest.raises(MobulaError) as caught:
+        driver.do("list_directory", "/demo/stor")
+    assert caught.value.code == "InvalidAnswer"
+    manta.faults = [lambda _, response: response.send(500, [("Content-Type", "application/json")], body)]
+    with pytest.raises(MobulaError, match="GET /demo/stor answered 500"):
+        driver.do("list_directory", "/demo/stor")
+
+
 def test_a_damaged_download_is_noticed(driver: Any, manta: Manta) -> None:
     headers = [("Content-MD5", md5(b"other")), ("Etag", "e")]
     manta.faults = [lambda _, response: response.send(200, headers, b"data!")]

@@ -96,7 +96,7 @@ def manta(
     """Run one stock command in a shell that has nothing but PATH, an empty home and the region's environment."""
     home = tmp_path_factory.mktemp("home")
     (home / ".ssh").mkdir()  # the stock client lists it before it asks the agent
-    variables = {"HOME": str(home), "LC_ALL": "C.UTF-8", **environment, "PATH": f"{client_bin}:{environment['PATH']}"}
+    variables = {"PATH": f"{client_bin}:{os.environ['PATH']}", "HOME": str(home), "LC_ALL": "C.UTF-8", **environment}
 
     def run(*argv: str, stdin: bytes | None = None, timeout_s: float = 300) -> Output:
         done = subprocess.run(argv, env=variables, input=stdin, capture_output=True, check=False, timeout=timeout_s)

@@ -27,7 +27,8 @@ TRIES_MAX = 4
 PAUSE_S = 0.5
 """before the second try; each further pause is twice as long"""
 RETRY_AFTER_S_MAX = 30.0
-BODY_BYTES_MAX = 4 << 20
+BODY_BYTES_MAX = 64 << 20
+"""of an answer that is held whole: a page of 1024 entries with long names and types"""
 PARALLEL = 16
 
 
@@ -188,6 +189,6 @@ def read_refusal(request: Request, answer: Answer, text: bytes) -> MobulaError:
     try:
         found = json.loads(text)
         code, message = str(found["code"]), str(found["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return MobulaError(code, message, status=answer.status, request_id=answer.headers.get("x-request-id", ""))

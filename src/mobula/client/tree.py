@@ -96,7 +96,7 @@ def read_page(data: bytes, path: str) -> list[Entry]:
     """The entries of a page. Pure. Raises MobulaError (InvalidAnswer)."""
     try:
         return [_entry(json.loads(line)) for line in data.splitlines() if line.strip()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MobulaError("InvalidAnswer", f"list {path!r}: a line of the answer is no entry ({error})") from error
 
 

@@ -36,7 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m", "--md5", action="store_true", help="have it refused unless the MD5 is right (the file is read twice)"
     )
-    parser.add_argument("--parents", "-p", action="store_true", help="make missing directories")
+    parser.add_argument("-p", "--parents", action="store_true", help="make missing directories")
     parser.add_argument("-t", "--type", metavar="TYPE", help="content type; without, by the name's extension")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     header_options(parser)
