@@ -131,7 +131,9 @@ class Reading:
             case Compared(seconds):
                 self.say(f"compared with what this clone renders in {seconds:.0f} s")
             case Found():
-                self.findings = (*self.findings, event)
+                # Two checks may see the same, as the same name asked from two networks.
+                if (event.host, event.what) not in {(f.host, f.what) for f in self.findings}:
+                    self.findings = (*self.findings, event)
             case Checked():
                 self._checked(event)
 

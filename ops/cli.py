@@ -228,7 +228,7 @@ def shell(obj: Context, command: tuple[str, ...]) -> None:
     """Open a shell (or run COMMAND) on the internet side of the region, with its resolver.
 
     \b
-    Example: ./mobula shell -- dig +short lab.mobula.test
+    Example: ./mobula shell -- getent ahostsv4 lab.mobula.test
     """
     from ops import environment  # noqa: PLC0415
 

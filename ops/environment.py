@@ -61,7 +61,7 @@ def host_of(region: Region, name: str) -> Host:
 
 
 def shell_argv(region: Region, command: Sequence[str]) -> list[str]:
-    """What to execute for a shell on the internet side, asking the region's own nameservers."""
+    """What to execute for a shell on the internet side, which asks the region's own nameservers and whose curl trusts its CA."""
     if not region.hosts:
         raise OperatorError(f"open a shell in region {region.name!r}: it is not up; run ./mobula up")
     resolver = region.state_dir / "run" / "resolv.conf"
@@ -74,7 +74,8 @@ def shell_argv(region: Region, command: Sequence[str]) -> list[str]:
     line = ["sh", "-c", *command] if len(command) == 1 else list(command)
     wanted = line or [os.environ.get("SHELL", "/bin/sh")]
     return [
-        "nsenter", f"--net=/run/netns/{region.name}-pub", "unshare", "--mount", "sh", "-c", inside, "sh", str(resolver), *wanted,
+        "nsenter", f"--net=/run/netns/{region.name}-pub", "unshare", "--mount", "sh", "-c", inside, "sh", str(resolver),
+        "env", f"CURL_CA_BUNDLE={region.secrets / 'ca.pem'}", *wanted,
     ]  # fmt: skip
 
 

@@ -142,15 +142,15 @@ class Status:
 
 
 def look(
-    region: Region, remotes: Mapping[str, Remote], version: str, planted: Iterable[tuple[str, str]] = ()
+    region: Region, remotes: Mapping[str, Remote], version: str, planted: Iterable[tuple[str, str, str]] = ()
 ) -> Status:
-    """Look at all hosts of `region` (eight at a time) and judge. `planted`: faults of the lab, (where, what)."""
+    """Look at all hosts of `region` (eight at a time) and judge. `planted`: faults of the lab, (where, what, what to do)."""
     hosts = sorted(region.hosts.values(), key=lambda h: h.name)
     questions = [_question(host) for host in hosts]
     with ThreadPoolExecutor(max_workers=8) as pool:
         facts = list(pool.map(_facts, (remotes[host.name] for host in hosts), questions))
     statuses = [_host_status(host, fact) for host, fact in zip(hosts, facts, strict=True)]
-    findings = [Finding(where, what, "./mobula lab heal") for where, what in planted]
+    findings = [Finding(*fault) for fault in planted]
     findings += [*_findings(hosts, facts, version), *_shard_findings(statuses, region)]
     return Status(region.name, region.profile or "", version, not findings, statuses, findings)
 
@@ -220,7 +220,7 @@ def _note(host: Host, seen: HostFacts) -> str:
 
 def _role(host: Host, facts: Facts) -> str:
     if isinstance(facts, Silent):
-        return "no pool" if host.pool == "storage" else ""
+        return ""
     if host.pool == "metadata":
         said = facts.services["patroni"].said if "patroni" in facts.services else {}
         if said.get("role") in ("primary", "master"):
@@ -271,7 +271,11 @@ def _service_findings(host: Host, services: Mapping[str, ServiceFacts]) -> Itera
             log = f"; it last said: {seen.log}" if seen.log else ""
             yield Finding(host.name, f"{name}: {status.why}{log}", f"./mobula logs {host.name} {name}")
         elif seen.digest and seen.said.get("config_digest") not in (None, seen.digest):
-            yield Finding(host.name, f"{name} runs with an older config than lies on disk", "./mobula up restarts it")
+            yield Finding(
+                host.name,
+                f"{name} runs with another config than lies on disk",
+                "./mobula up ships the right one and restarts it",
+            )
 
 
 def _room_findings(host: Host, seen: HostFacts) -> Iterable[Finding]:

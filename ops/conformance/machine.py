@@ -297,6 +297,10 @@ def _layout(host: Host, status: str, disks: Sequence[str], look: str) -> Iterato
         yield Finding(host.name, f"disk {disk} of its pool is {state}", look, "CL-63")
 
 
+ERRORS = ("read errors", "write errors", "checksum errors")
+"""columns of `zpool status`"""
+
+
 def read_pool(status: str) -> tuple[list[tuple[str, ...]], list[str], list[tuple[str, str]]]:
     """Of ``zpool status``: disks by raidz2 vdev, spares, and disks with their state if it is not as it should be."""
     vdevs: list[list[str]] = []
@@ -304,7 +308,7 @@ def read_pool(status: str) -> tuple[list[tuple[str, ...]], list[str], list[tuple
     troubled: list[tuple[str, str]] = []
     in_spares = False
     for line in status.partition("config:")[2].splitlines():
-        found = re.match(r"\s+(\S+)(?:\s+(\S+))?", line)
+        found = re.match(r"\s+(\S+)(?:\s+(\S+))?(?:\s+(\d\S*)\s+(\d\S*)\s+(\d\S*))?", line)
         if not found or found[1] == "NAME":
             continue
         name, state = found[1], found[2] or ""
@@ -318,6 +322,11 @@ def read_pool(status: str) -> tuple[list[tuple[str, ...]], list[str], list[tuple
                 troubled.append((name, state))
         elif name.startswith("/") and vdevs:
             vdevs[-1].append(name)
-            if state != "ONLINE":
-                troubled.append((name, state))
+            errors = [
+                f"{count} {kind}"
+                for count, kind in zip(found.groups()[2:], ERRORS, strict=True)
+                if count not in {None, "0"}
+            ]
+            if state != "ONLINE" or errors:
+                troubled.append((name, " with ".join(filter(None, [state, ", ".join(errors)]))))
     return [tuple(vdev) for vdev in vdevs], spares, troubled

@@ -19,7 +19,7 @@ DATABASE_ROLES = {"postgres": True, "replicator": False, "rewinder": False, "mob
 SAFE = {"synchronous_commit": "on", "fsync": "on", "full_page_writes": "on", "ssl": "on", "restart_after_crash": "off"}
 """settings on which every promise of the metadata tier rests"""
 CLAIMS = {
-    " release": "CL-100", "older config": "CL-100", "ZFS pool": "CL-60", "behind its leader": "CL-80", "peers in the role": "CL-73",
+    " release": "CL-100", "another config": "CL-100", "ZFS pool": "CL-60", "behind its leader": "CL-80", "peers in the role": "CL-73",
 }  # fmt: skip
 """promises by words of what `mobula status` finds; all else is about a service that is not well"""
 STATELESS = ("api", "loadbalancer")

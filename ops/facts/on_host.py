@@ -83,6 +83,16 @@ def service_facts(service: Facts) -> Facts:
     return facts
 
 
+DISK = re.compile(r"^\s+/\S*?(\w+)\s+([A-Z]+)[^\S\n]*((?:\d\S*[^\S\n]*){0,3})", re.MULTILINE)
+"""a line of `zpool status`: disk, state, how many errors of reading, writing, checksums"""
+WELL = ("ONLINE", "AVAIL", "INUSE")
+
+
+def failed_disks(said: str) -> "list[str]":
+    """Of `zpool status`: disks that are not as they should be, or had errors."""
+    return [disk for disk, state, errors in DISK.findall(said) if state not in WELL or set(errors.split()) - {"0"}]
+
+
 def pool_facts() -> Facts:
     """ZFS's own words: name, health, sizes in bytes; what it is at; how many spares work."""
     listed = text_of("zpool", "list", "-H", "-o", "health,capacity").split()
@@ -93,7 +103,9 @@ def pool_facts() -> Facts:
         "used": listed[1] if len(listed) == 2 else "",
         "scan": " ".join(filter(None, scan)),
         "spares_in_use": said.count("INUSE"),
-        "failed": re.findall(r"^\s+/\S*?(\w+)\s+(?:UNAVAIL|FAULTED|OFFLINE|REMOVED|DEGRADED)\b", said, re.MULTILINE),
+        "failed": [
+            disk for disk, state, errors in DISK.findall(said) if state not in WELL or set(errors.split()) - {"0"}
+        ],
     }
 
 
@@ -125,4 +137,5 @@ def main() -> None:
     print(json.dumps(result))
 
 
-main()
+if __name__ == "__main__":
+    main()

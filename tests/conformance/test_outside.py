@@ -47,7 +47,7 @@ def test_names_are_answered_right_and_for_five_seconds(
 
 def test_no_fault_of_the_lab_stands(layout: Subject, region: Region, found: Tell) -> None:
     standing = faults.standing(region.name, region.zones, region.state_dir)
-    found(Finding(where, what, "./mobula lab heal", "CL-100") for where, what in standing)
+    found(Finding(where, what, do, "CL-100") for where, what, do in standing)
 
 
 def test_the_edge_to_the_internet_has_its_allow_list(az: Subject, region: Region, found: Tell) -> None:

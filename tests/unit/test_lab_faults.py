@@ -113,4 +113,10 @@ def test_what_stands_is_told_and_a_half_made_machine_is_nobody(tmp_path: Path, m
         (tmp_path / name).touch()
     monkeypatch.setattr(network, "NETNS", tmp_path)
     monkeypatch.setattr(network, "cut_links", lambda name, _: ["l12", "pub"] if name == "lab-r1" else [])
-    assert faults.standing("lab", ZONES, tmp_path) == [("az a", "its links l12, pub are cut")]
+    machine(tmp_path, "lab-a-storage-01", "d01", "d02")
+    (tmp_path / "machines/lab-a-storage-01/disks/d01").write_bytes(b"data")
+    (tmp_path / "machines/lab-a-storage-01/disks/d02").write_bytes(b"")
+    assert faults.standing("lab", ZONES, tmp_path) == [
+        ("az a", "its links l12, pub are cut", "./mobula lab heal"),
+        ("lab-a-storage-01", "disk d02 has failed", "./mobula up puts a new disk in its place"),
+    ]

@@ -433,7 +433,7 @@ def test_a_reply_of_a_nameserver_is_read() -> None:
     ("what", "claim"),
     [
         ("webapi: inactive (dead)", "CL-25"), ("does not answer by SSH: timed out", "CL-25"), ("has no release, wanted is 1", "CL-100"),
-        ("webapi runs with an older config than lies on disk", "CL-100"), ("its ZFS pool is DEGRADED", "CL-60"),
+        ("webapi runs with another config than lies on disk", "CL-100"), ("its ZFS pool is DEGRADED", "CL-60"),
         ("is 100 MiB behind its leader", "CL-80"), ("has 0 peers in the role sync_standby, wanted is 1", "CL-73"),
     ],
 )  # fmt: skip

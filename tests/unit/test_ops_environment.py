@@ -118,7 +118,8 @@ def test_a_shell_outside_asks_the_regions_own_nameservers(region: Region) -> Non
     argv = shell_argv(region, ["dig", "+short", "lab.mobula.test"])
     resolver = region.state_dir / "run/resolv.conf"
     assert argv[:2] == ["nsenter", "--net=/run/netns/lab-pub"]
-    assert argv[-4:] == [str(resolver), "dig", "+short", "lab.mobula.test"]
+    trust = f"CURL_CA_BUNDLE={region.secrets / 'ca.pem'}"
+    assert argv[-6:] == [str(resolver), "env", trust, "dig", "+short", "lab.mobula.test"]
     assert resolver.read_text() == "nameserver 10.77.1.11\nnameserver 10.77.2.11\noptions timeout:1 attempts:2\n"
 
 

@@ -164,7 +164,7 @@ def of_storage(**values: Any) -> Callable[[dict[str, Facts]], object]:
         ),
         (
             of_storage(status={"healthy": True, "config_digest": "d0"}),
-            Finding(STORAGE, "storage runs with an older config than lies on disk", "./mobula up restarts it"),
+            Finding(STORAGE, "storage runs with another config than lies on disk", "./mobula up ships the right one and restarts it"),
         ),
         (
             of_storage(status=["healthy"]),

@@ -54,16 +54,24 @@ def heal(region: str) -> None:
         network.nft(f"{region}-r{zone}", f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n")
 
 
-def standing(region: str, zones: Mapping[str, int], state_dir: Path) -> list[tuple[str, str]]:
-    """(AZ or machine, fault): what is cut and who is frozen now, however it came to be."""
+HEAL = "./mobula lab heal"
+NEW_DISK = "./mobula up puts a new disk in its place"
+
+
+def standing(region: str, zones: Mapping[str, int], state_dir: Path) -> list[tuple[str, str, str]]:
+    """(AZ or machine, fault, what to do): what is cut, frozen or failed now, however it came to be."""
     found = []
     for letter, zone in sorted(zones.items()):
         if (network.NETNS / f"{region}-r{zone}").exists():
             links = network.cut_links(f"{region}-r{zone}", TABLE)
-            found += [(f"az {letter}", f"its links {', '.join(links)} are cut")] if links else []
+            found += [(f"az {letter}", f"its links {', '.join(links)} are cut", HEAL)] if links else []
     for folder in sorted((state_dir / "machines").glob("*")):
-        if machines.label_of(folder) is not None and machines.is_frozen(machines.load(state_dir, folder.name)):
-            found.append((folder.name, "is frozen"))
+        if machines.label_of(folder) is None:
+            continue
+        if machines.is_frozen(machines.load(state_dir, folder.name)):
+            found.append((folder.name, "is frozen", HEAL))
+        dead = [disk.name for disk in sorted((folder / "disks").glob("*")) if not disk.stat().st_size]
+        found += [(folder.name, f"disk {disk} has failed", NEW_DISK) for disk in dead]
     return found
 
 
