@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mobula.client import Client as Sdk
+from ops.region import REPO
 from tests.region.conftest import Machines, Output
 from tests.region.signed import Client, encode
 
@@ -77,6 +78,29 @@ def test_the_sdk_walks_the_same_tree_and_reads_it(stored: str, tree: Path, sdk: 
     found = sorted(f.path for f in sdk.walk(stored) if not f.entry.is_directory)
     digests = {path: hashlib.md5(b"".join(sdk.get(path))).hexdigest() for path in found}  # noqa: S324
     assert {path.removeprefix(f"{stored}/"): digest for path, digest in digests.items()} == tree_of(tree)
+
+
+def test_our_own_commands_store_find_and_fetch_a_tree(
+    tree: Path, environment: dict[str, str], demo: Client, tmp_path: Path
+) -> None:
+    def ours(command: str, *argv: str) -> str:
+        # No ~/.ssh, no other variable: what `env` says is enough.
+        variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8", **environment}
+        done = subprocess.run(
+            [REPO / "bin" / command, *argv], env=variables, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    top = f"/demo/stor/ours-{uuid.uuid4()}"
+    ours("mmkdir", "-p", f"{top}/tree")
+    ours("msync", "-q", str(tree), f"{top}/tree")
+    found = ours("mfind", "-t", "o", f"{top}/tree").splitlines()
+    assert sorted(path.removeprefix(f"{top}/tree/") for path in found) == sorted(tree_of(tree))
+    ours("msync", "-q", "-r", f"{top}/tree", str(tmp_path / "back"))
+    assert tree_of(tmp_path / "back") == tree_of(tree)
+    ours("mrm", "-r", top)
+    assert demo.get(top).status == 404
 
 
 def test_the_stock_client_downloads_the_same_tree(
