@@ -158,7 +158,25 @@ def running(folder: Path, libraries: Path, cores: int) -> Iterator[System]:
         for name in ("bench", "list"):
             kind = "application/json; type=directory"
             system.request(connection, "PUT", f"/{ACCOUNT}/stor/{name}", Content_Type=kind)
+        for port in ports:
+            _until_stored(system, port)
         yield system
+
+
+def _until_stored(system: System, port: int) -> None:
+    """A webapi takes objects as soon as it knows both storage servers' room. Raises BenchError."""
+    end = time.monotonic() + START_BOUND_S
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    while True:
+        try:
+            system.request(connection, "PUT", f"{system.prefix}first", b"first")
+        except BenchError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            connection.close()
+            return
 
 
 def _clear(folder: Path) -> None:
