@@ -21,14 +21,17 @@ def iso_ms(at: dt.datetime) -> str:
 _ZONES = {"UTC": "GMT", "Z": "GMT"}
 
 
-@functools.lru_cache(maxsize=1024)
 def parse_date(text: str) -> dt.datetime | None:
     """A date in any of the forms that clients send, in UTC; None if it is none.
 
     RFC 1123 with GMT or ``UTC``, the two obsolete forms, American zone letters, ISO 8601, and ``2026-11-23 02:50:32 +0000``.
-    Remembered: a request's date is looked at twice, and requests of one second share it.
     """
-    text = text.strip()[:100]
+    return _parse(text.strip()[:100])
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse(text: str) -> dt.datetime | None:
+    """Remembered: a request's date is looked at twice, and requests of one second share it."""
     for spelled, meant in _ZONES.items():
         text = re.sub(rf"\b{spelled}$", meant, text) if not re.match(r"\d{4}-", text) else text
     try:
