@@ -1,9 +1,10 @@
 # Verbs only; the work is done by ./mobula, ops/ and the tools. R names the region, PROFILE its size.
 R ?= lab
 PROFILE ?=
+BENCH ?=
 SHELL := /bin/sh
 
-.PHONY: help up down test harm molecule test-cgroup2 check golden
+.PHONY: help up down test harm molecule test-cgroup2 check golden bench
 help: ## list what can be made
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1 \t/p' Makefile | expand -t 21
 
@@ -30,3 +31,6 @@ test-cgroup2: ## try the launcher for hosts with cgroup v2 and systemd, in a vir
 
 golden: ## rewrite the golden files; the diff is for review
 	@tests/run golden
+
+bench: ## measure this clone beside OpenStack Swift and SeaweedFS (BENCH=--quick; docs/bench.md)
+	@tests/run bench $(BENCH)

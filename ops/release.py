@@ -68,7 +68,7 @@ def ensure(region: Region, cache: Path, image_root: Path, progress: Callable[[st
         for old in folder.glob("mobula-*"):
             old.unlink() if old.is_file() else shutil.rmtree(old)
         work = folder / f"mobula-{name}.new"
-        _install_package(work / "lib" / "mobula", image_root)
+        install_package(work / "lib" / "mobula", image_root)
         with tarfile.open(work / "tar", "w:gz", compresslevel=1) as tar:
             tar.add(unpacked, f"{name}/lib", filter=_owned_by_root)
             tar.add(work / "lib" / "mobula", f"{name}/lib/mobula", filter=_owned_by_root)
@@ -91,7 +91,8 @@ def _owned_by_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
     return info
 
 
-def _install_package(target: Path, image_root: Path) -> None:
+def install_package(target: Path, image_root: Path) -> None:
+    """Put our own package there, with its byte code."""
     for source in _package_files():
         path = target / source.relative_to(REPO / "src" / "mobula")
         path.parent.mkdir(parents=True, exist_ok=True)

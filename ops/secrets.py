@@ -29,7 +29,7 @@ def ensure(region: Region) -> None:
     folder = region.secrets
     (folder / "hosts").mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    authority = _Authority(folder, region.zone)
+    authority = Authority(folder, region.zone)
     for host in region.hosts.values():
         names = (host.name, f"{host.name}.{region.zone}", region.zone)
         authority.certify(folder / "hosts" / host.name, host.name, names, (host.address,))
@@ -88,7 +88,7 @@ def _demo_key(folder: Path) -> None:
     _once(folder / "demo.pub", lambda: openssh + b" demo\n")
 
 
-class _Authority:
+class Authority:
     """The region's CA: signs certificates for hosts, the loadbalancers and the services' client identity."""
 
     def __init__(self, folder: Path, zone: str) -> None:

@@ -164,7 +164,9 @@ def qemu(host: Path, disk: Path, code: Path, console: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def lines_of(process: subprocess.Popen[str], bound_s: float, silence_s: float) -> Iterator[str]:
+def lines_of(
+    process: subprocess.Popen[str], bound_s: float, silence_s: float, what: str = "the virtual machine"
+) -> Iterator[str]:
     """The lines of a process until it ends.
 
     Raises:
@@ -185,7 +187,7 @@ def lines_of(process: subprocess.Popen[str], bound_s: float, silence_s: float) -
             line = said.get(timeout=max(0.0, min(silence_s, end - time.monotonic())))
         except queue.Empty:
             raise OperatorError(
-                f"run the virtual machine: no line for {silence_s:.0f} s, or not over after {bound_s:.0f} s"
+                f"run {what}: no line for {silence_s:.0f} s, or not over after {bound_s:.0f} s"
             ) from None
         if line is None:
             return

@@ -70,9 +70,9 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
-def user_id(name: str) -> int:
-    """Number of one of the image's users."""
-    for line in (root() / "etc/passwd").read_text().splitlines():
+def user_id(name: str, tree: Path | None = None) -> int:
+    """Number of one of the users of the image, or of another `tree`."""
+    for line in ((tree or root()) / "etc/passwd").read_text().splitlines():
         fields = line.split(":")
         if fields[0] == name:
             return int(fields[2])
@@ -102,15 +102,22 @@ def until[T](what: str, look: Callable[[], T | None], bound_s: float = BOUND_S) 
 
 
 class Process:
-    """A program of the image; `folder` is its `/mnt/probe`. Its output goes to ``<folder>/log``."""
+    """A program of the image, or of another `tree`; `folder` is its `/mnt/probe`. Its output goes to ``<folder>/<log>``."""
 
     def __init__(
-        self, folder: Path, user: int, argv: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        user: int,
+        argv: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        tree: Path | None = None,
+        log: str = "log",
     ) -> None:
-        self._log = (folder / "log").open("ab")
+        self._log = (folder / log).open("ab")
         self._unshare = subprocess.Popen(
-            ["setpriv", "--pdeathsig=SIGKILL", "unshare", "--mount", "--pid", "--fork", "sh", "-c", _ENTER, "enter", str(root()),
-             str(folder), str(user), *argv],
+            ["setpriv", "--pdeathsig=SIGKILL", "unshare", "--mount", "--pid", "--fork", "sh", "-c", _ENTER, "enter",
+             str(tree or root()), str(folder), str(user), *argv],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **(environment or {})},
         )  # fmt: skip
@@ -130,6 +137,11 @@ class Process:
             with contextlib.suppress(OSError):
                 if entry.name.isdigit() and (entry / "ns/pid").readlink() == namespace:
                     os.kill(int(entry.name), signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    @property
+    def pid(self) -> int:
+        """The root of its process tree."""
+        return self._unshare.pid
 
     @property
     def running(self) -> bool:

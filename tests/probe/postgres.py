@@ -78,6 +78,11 @@ class Server:
         (self.folder / "data/standby.signal").touch()
         self.configure(f"primary_conninfo = '{source}'\n")
 
+    @property
+    def pid(self) -> int:
+        """The root of its process tree; 0 while it does not run."""
+        return self._process.pid if self._process else 0
+
     def start(self) -> None:
         """Start the postmaster, without waiting for it."""
         self._process = Process(self.folder, self._user, [f"{BIN}/postgres", "-D", f"{INSIDE}/data"])

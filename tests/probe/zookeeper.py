@@ -41,6 +41,11 @@ class Server:
         """``ip:port`` for clients."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The root of its process tree; 0 while it does not run."""
+        return self._process.pid if self._process else 0
+
     def start(self) -> None:
         """Start it and wait until it serves."""
         self._process = Process(self.folder, self._user, [*JAVA, f"{INSIDE}/zoo.cfg"])

@@ -158,7 +158,7 @@ async def test_a_response_left_unread_gives_its_connection_up() -> None:
         assert sum([len(chunk) async for chunk in response.chunks()]) == 6_553_600
 
 
-async def test_a_connection_that_died_while_kept_is_replaced_for_a_safe_method_only() -> None:
+async def test_a_connection_that_died_while_kept_is_replaced_for_what_may_be_asked_twice_only() -> None:
     served = 0
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -172,9 +172,11 @@ async def test_a_connection_that_died_while_kept_is_replaced_for_a_safe_method_o
         for _ in range(3):
             await (await client.request(address, "GET", "/")).body()
         assert served == 3
+        await (await client.request(address, "PUT", "/", body=b"x", repeatable=True)).body()
+        assert served == 4
         with pytest.raises(ConnectionLost):
             await client.request(address, "POST", "/")
-        assert served == 3
+        assert served == 4
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import hashlib
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -44,8 +44,10 @@ COPIES_DEFAULT = 2
 COPIES_MAX = 6
 STREAMED_BYTES_MAX = 51_200 << 20
 """of a body that does not say its length"""
+WHOLE_BYTES = 64 * 1024
+"""bodies of known length up to here are taken whole, then stored in one go"""
 SMALL_BYTES = 256 * 1024
-"""bodies up to here are taken whole and stored in one go; larger ones stream in a thread"""
+"""from here on bodies stream in a thread"""
 EMPTY_MD5 = hashlib.md5(b"", usedforsecurity=False).digest()
 UPLOAD_IDLE_S = 45
 
@@ -193,6 +195,8 @@ class Upload:
         self._store = store
         self._wish = wish
         self._writers: dict[str, CopyWriter] = {}
+        self._whole: Sequence[StorageServer] = ()
+        """who has stored a copy in one go"""
         self._began_s = time.monotonic()
         self._digest = hashlib.md5(usedforsecurity=False)
         self._size_bytes = 0
@@ -212,11 +216,14 @@ class Upload:
             ApiError: what the client did wrong, or 503 when no group would take it, or a copy was lost on the way.
         """
         try:
-            await self._open(self.machine.begin())
-            await self._stream()
-            self.machine.body_ended(self._size_bytes, self._digest.digest())
+            if self._wish.size_bytes is not None and self._wish.size_bytes <= WHOLE_BYTES:
+                await self._take_whole()
+            else:
+                await self._open(self.machine.begin())
+                await self._stream()
+                self.machine.body_ended(self._size_bytes, self._digest.digest())
+                await self._finish()
             stored = StoredCopy(self._size_bytes, self._digest.digest())
-            await self._finish()
             _check_md5(self._wish, stored)
             if time.monotonic() - self._began_s > COMMIT_DEADLINE_S / 2:
                 raise unavailable("the upload took longer than its copies may wait for their entry")
@@ -227,6 +234,64 @@ class Upload:
             await self._discard()
             raise
         return stored
+
+    async def _take_whole(self) -> None:
+        """Body first, then one round trip per copy; a server that refuses or fails costs another try, as the bytes are at hand."""
+        with self._body_errors():
+            body = await self._context.request.body(WHOLE_BYTES)
+        self._count(body)
+        _check_md5(self._wish, StoredCopy(len(body), self._digest.digest()))
+        todo = list(self.machine.begin())
+        while todo:
+            effect = todo.pop(0)
+            if isinstance(effect, Open):
+                todo += await self._store_whole(effect, body)
+            elif isinstance(effect, Reply):
+                raise unavailable(f"no storage server took the object: {effect.failure}")
+            elif isinstance(effect, Commit):
+                return
+
+    async def _store_whole(self, effect: Open, body: bytes) -> list[Effect]:
+        self.object_id = uuid.uuid4()  # used once: a server of the last try may have that one
+        account = str(self._context.owner.uuid)
+        results = await asyncio.gather(
+            *(
+                self._store.storage.put(
+                    address_of(server), account, str(self.object_id), body, request_id=self._context.request.request_id
+                )
+                for server in effect.servers
+            ),
+            return_exceptions=True,
+        )
+        outcomes = dict(zip(effect.servers, results, strict=True))
+        stored = {server: result for server, result in outcomes.items() if isinstance(result, StoredCopy)}
+        refused = self._refusal(outcomes)
+        if refused:
+            await self._delete_copies(list(stored))
+            return self.machine.copy_refused(*refused)
+        self._whole = effect.servers
+        for server in effect.servers:
+            self.machine.copy_opened(server.id)
+        self.machine.body_ended(self._size_bytes, self._digest.digest())
+        effects: list[Effect] = []
+        for server, copy in stored.items():
+            if self.machine.state == State.STORING:
+                effects += self.machine.copy_stored(server.id, copy.size_bytes, copy.md5)
+        return effects
+
+    def _refusal(self, outcomes: Mapping[StorageServer, object]) -> tuple[str, str] | None:
+        """A server that was asked and did not do it, with its reason; what is no storage server's word is raised."""
+        refused: tuple[str, str] | None = None
+        for server, result in outcomes.items():
+            if isinstance(result, StorageError):
+                refused = (server.id, str(result))
+                if isinstance(result, StorageUnavailable):
+                    self._store.directory.suspect(server.id)
+            elif isinstance(result, BaseException):
+                raise result
+        if refused:
+            log.warning("storage server refused a copy", server=refused[0], why=refused[1])
+        return refused
 
     async def _open(self, effects: list[Effect]) -> None:
         """Until all servers of one group are ready, or the tries are used up."""
@@ -244,21 +309,13 @@ class Upload:
 
     async def _open_group(self, effect: Open) -> list[Effect]:
         results = await asyncio.gather(*(self._open_copy(server) for server in effect.servers), return_exceptions=True)
-        refused: tuple[str, str] | None = None
-        out: list[Effect] = []
-        for server, result in zip(effect.servers, results, strict=True):
-            if isinstance(result, CopyWriter):
-                self._writers[server.id] = result
-            elif isinstance(result, StorageError):
-                refused = (server.id, str(result))
-                if isinstance(result, StorageUnavailable):
-                    self._store.directory.suspect(server.id)
-            elif isinstance(result, BaseException):
-                raise result
+        outcomes = dict(zip(effect.servers, results, strict=True))
+        self._writers.update({s.id: result for s, result in outcomes.items() if isinstance(result, CopyWriter)})
+        refused = self._refusal(outcomes)
         if refused:
-            log.warning("storage server refused a copy", server=refused[0], why=refused[1])
             self._abort()
             return self.machine.copy_refused(*refused)
+        out: list[Effect] = []
         for server in effect.servers:
             out += self.machine.copy_opened(server.id)
         return out
@@ -269,8 +326,20 @@ class Upload:
             request_id=self._context.request.request_id,
         )  # fmt: skip
 
-    async def _stream(self) -> None:
+    @contextlib.contextmanager
+    def _body_errors(self) -> Iterator[None]:
+        """What can go wrong while the body comes, as the API says it."""
         try:
+            yield
+        except BodyTimeout as error:
+            raise ApiError.of("UploadTimeout", seconds=UPLOAD_IDLE_S) from error
+        except BodyMalformed as error:
+            raise ApiError.of("BadRequestError", why=str(error)) from error
+        except (StorageError, RequestFailed) as error:
+            raise self._lost(error) from error
+
+    async def _stream(self) -> None:
+        with self._body_errors():
             size = self._wish.size_bytes
             if size is not None and size > SMALL_BYTES:
                 await self._stream_in_thread()
@@ -278,12 +347,6 @@ class Upload:
                 async for chunk in self._context.request.chunks():
                     self._count(chunk)
                     await asyncio.gather(*(writer.write(chunk) for writer in self._writers.values()))
-        except BodyTimeout as error:
-            raise ApiError.of("UploadTimeout", seconds=UPLOAD_IDLE_S) from error
-        except BodyMalformed as error:
-            raise ApiError.of("BadRequestError", why=str(error)) from error
-        except (StorageError, RequestFailed) as error:
-            raise self._lost(error) from error
 
     async def _stream_in_thread(self) -> None:
         writers = [await writer.thread_writer() for writer in self._writers.values()]
@@ -324,16 +387,19 @@ class Upload:
 
     async def _discard(self) -> None:
         """Drop what the servers have, as far as they can be asked; what stays is swept, as no entry names it."""
-        servers = {s.id: s for s in self.machine.servers if s.id in self._writers}
+        servers = [*self._whole, *(s for s in self.machine.servers if s.id in self._writers)]
         self._abort()
         if self.machine.md5:
-            account, digest = str(self._context.owner.uuid), self.machine.md5
-            for server in servers.values():
-                with contextlib.suppress(StorageError, TimeoutError):
-                    async with asyncio.timeout(2):
-                        await self._store.storage.delete(
-                            address_of(server), account, str(self.object_id), self._size_bytes, digest
-                        )
+            await self._delete_copies(servers)
+
+    async def _delete_copies(self, servers: Sequence[StorageServer]) -> None:
+        account, digest = str(self._context.owner.uuid), self._digest.digest()
+        for server in servers:
+            with contextlib.suppress(StorageError, TimeoutError):
+                async with asyncio.timeout(2):
+                    await self._store.storage.delete(
+                        address_of(server), account, str(self.object_id), self._size_bytes, digest
+                    )
 
 
 async def put_metadata(context: Context, store: Store) -> None:

@@ -206,11 +206,18 @@ class HttpClient:
         self._closed = False
 
     async def request(
-        self, address: Address, method: str, target: str, *, headers: Pairs = (), body: bytes = b""
+        self,
+        address: Address,
+        method: str,
+        target: str,
+        *,
+        headers: Pairs = (),
+        body: bytes = b"",
+        repeatable: bool = False,
     ) -> ClientResponse:
         """Send a request whole and wait for the head of its response.
 
-        Asks once more over a new connection if a kept one turns out to be dead and the method is safe.
+        Asks once more over a new connection if a kept one turns out to be dead and the method is safe, or the request `repeatable`.
         Raises ConnectFailed, ConnectionLost, ResponseTimeout, InvalidResponse.
         """
         fields = [("Host", str(address)), *headers]
@@ -221,7 +228,7 @@ class HttpClient:
         try:
             return await connection.ask(method, message)
         except ConnectionLost:
-            if fresh or method not in _SAFE:
+            if fresh or not (repeatable or method in _SAFE):
                 raise
         connection, _ = await self._connect(address, fresh=True)
         return await connection.ask(method, message)

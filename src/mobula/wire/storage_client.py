@@ -167,7 +167,10 @@ class StorageClient:
     async def put(
         self, server: Address, account: str, object_id: str, data: bytes, *, request_id: str = ""
     ) -> StoredCopy:
-        """Store a small object's copy in one go. Raises StorageError."""
+        """Store a small object's copy in one go. Raises StorageError.
+
+        Sent again when a kept connection was dead: an id is used once, so the worst that comes of it is CopyExists.
+        """
         headers = self._headers("PUT", object_id, len(data), request_id)
         return await _stored(server, await self._ask(server, "PUT", f"{account}/{object_id}", headers, data))
 
@@ -223,7 +226,9 @@ class StorageClient:
 
     async def _ask(self, server: Address, method: str, name: str, headers: Pairs, body: bytes = b"") -> ClientResponse:
         try:
-            return await self._http.request(server, method, f"/objects/{name}", headers=headers, body=body)
+            return await self._http.request(
+                server, method, f"/objects/{name}", headers=headers, body=body, repeatable=method == "PUT"
+            )
         except RequestFailed as error:
             raise StorageUnavailable(f"{method} a copy on {server}: {error}") from error
 

@@ -1,0 +1,1 @@
+"""`make bench`: us, OpenStack Swift and SeaweedFS side by side on this machine (docs/bench.md)."""
