@@ -14,9 +14,9 @@ import pytest
 from mobula.core.errors import ApiError
 from mobula.core.groups import Group, StorageServer
 from mobula.proto.put import State
-from mobula.webapi import objects
-from mobula.webapi.context import Context
-from mobula.webapi.objects import Store, Upload, Wish
+from mobula.webapi import upload as uploads
+from mobula.webapi.context import Context, Store
+from mobula.webapi.upload import Upload, Wish
 from mobula.wire.http_client import Address
 from mobula.wire.http_exchange import BodyTimeout
 from mobula.wire.storage_client import CopyMissing, StorageError, StorageFull, StorageUnavailable, StoredCopy
@@ -118,7 +118,7 @@ async def test_a_copy_that_is_something_else_than_was_sent_is_not_committed() ->
 
 
 async def test_copies_that_took_too_long_for_their_commit_go_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "COMMIT_DEADLINE_S", -1)
+    monkeypatch.setattr(uploads, "COMMIT_DEADLINE_S", -1)
     storage = Storage()
     made, _ = upload(storage)
     with pytest.raises(ApiError) as caught:

@@ -22,8 +22,7 @@ from mobula.webapi import directories, links, objects, token
 from mobula.webapi.accounts import Accounts, Authcaches
 from mobula.webapi.auth import authenticate, authorize, require_caller, require_secure
 from mobula.webapi.config import WebapiConfig
-from mobula.webapi.context import Context, read_query
-from mobula.webapi.objects import Store
+from mobula.webapi.context import Context, Store, read_query
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import BodyTooLarge, Request, Response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -9,8 +10,10 @@ from urllib.parse import parse_qsl
 from mobula.core.accounts import Account, Caller
 from mobula.core.errors import ApiError
 from mobula.core.paths import Path
-from mobula.metadata.model import Lookup
+from mobula.metadata.model import Lookup, Metadata
+from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_exchange import Request, Response
+from mobula.wire.storage_client import StorageClient
 
 
 @dataclass(slots=True)
@@ -53,6 +56,17 @@ class Context:
     def header(self, name: str) -> str | None:
         """A request header by its lower-case name."""
         return self.request.headers.get(name)
+
+
+@dataclass(slots=True)
+class Store:
+    """What the handlers of objects work with."""
+
+    metadata: Metadata
+    storage: StorageClient
+    directory: StorageDirectory
+    az: str
+    pick: random.Random
 
 
 def read_query(query: str) -> dict[str, str]:

@@ -13,8 +13,8 @@ from mobula.core.paths import InvalidPath, Path, parse
 from mobula.metadata.model import Entry, Kind, Precondition, SourceChanged
 from mobula.webapi.accounts import Accounts
 from mobula.webapi.auth import authorize
-from mobula.webapi.context import Context
-from mobula.webapi.objects import Store, conditions_hold, target_is_no_directory, target_is_no_root
+from mobula.webapi.context import Context, Store
+from mobula.webapi.objects import conditions_hold, target_is_no_directory, target_is_no_root
 
 TRIES = 5
 """a source that is being overwritten is looked at again so often"""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import contextlib
 import datetime as dt
 import hashlib
-import random
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import structlog
 
@@ -22,21 +17,16 @@ from mobula.core.errors import ApiError, unavailable
 from mobula.core.media import acceptable, content_type, cors_on_read, kept_headers
 from mobula.core.ranges import ByteRange, RangeNotSatisfiable, SeveralRanges, parse_range
 from mobula.metadata.model import (
-    COMMIT_DEADLINE_S,
     Entry,
-    Group,
     Kind,
-    Metadata,
     Precondition,
     StorageServer,
 )
-from mobula.proto.put import Abort, Accept, Commit, Effect, Open, Put, Reply, State
-from mobula.webapi.context import Context
+from mobula.webapi.context import Context, Store
 from mobula.webapi.directories import store_directory
-from mobula.webapi.placement import StorageDirectory, address_of, choose
-from mobula.wire.http_client import RequestFailed
-from mobula.wire.http_exchange import BodyMalformed, BodyTimeout
-from mobula.wire.storage_client import CopyWriter, StorageClient, StorageError, StorageUnavailable, StoredCopy
+from mobula.webapi.placement import address_of, choose
+from mobula.webapi.upload import Upload, Wish, check_md5
+from mobula.wire.storage_client import StorageError, StorageUnavailable, StoredCopy
 
 log = structlog.get_logger()
 
@@ -44,33 +34,7 @@ COPIES_DEFAULT = 2
 COPIES_MAX = 6
 STREAMED_BYTES_MAX = 51_200 << 20
 """of a body that does not say its length"""
-WHOLE_BYTES = 64 * 1024
-"""bodies of known length up to here are taken whole, then stored in one go"""
-SMALL_BYTES = 256 * 1024
-"""from here on bodies stream in a thread"""
 EMPTY_MD5 = hashlib.md5(b"", usedforsecurity=False).digest()
-UPLOAD_IDLE_S = 45
-
-
-@dataclass(slots=True)
-class Store:
-    """What the handlers of objects work with."""
-
-    metadata: Metadata
-    storage: StorageClient
-    directory: StorageDirectory
-    az: str
-    pick: random.Random
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a PUT asks for, checked."""
-
-    copies: int
-    content_md5: bytes | None
-    size_bytes: int | None
-    most_bytes: int
 
 
 # PUT: the steps before a byte is taken, in the order in which the contract reports failures.
@@ -155,7 +119,7 @@ async def put(context: Context, store: Store) -> None:
         headers.setdefault("access-control-allow-origin", "*")
     if wish.size_bytes == 0:
         stored = StoredCopy(0, EMPTY_MD5)
-        _check_md5(wish, stored)
+        check_md5(wish, stored)
         upload = None
     else:
         groups = choose(
@@ -179,227 +143,6 @@ async def put(context: Context, store: Store) -> None:
         ("Etag", entry.etag), ("Last-Modified", http_date(entry.mtime)), ("Computed-MD5", base64.b64encode(entry.md5).decode()),
     ]  # fmt: skip
     await context.response.send(204, [*answer, *context.cors()])
-
-
-def _check_md5(wish: Wish, stored: StoredCopy) -> None:
-    if wish.content_md5 is not None and wish.content_md5 != stored.md5:
-        wanted, found = (base64.b64encode(d).decode() for d in (wish.content_md5, stored.md5))
-        raise ApiError.of("ContentMD5Mismatch", wanted=wanted, found=found)
-
-
-class Upload:
-    """Drives one `proto.put` machine: opens copies, moves the body to all of them at once, waits until each is on disk."""
-
-    def __init__(self, context: Context, store: Store, wish: Wish, groups: list[Group]) -> None:
-        self._context = context
-        self._store = store
-        self._wish = wish
-        self._writers: dict[str, CopyWriter] = {}
-        self._whole: Sequence[StorageServer] = ()
-        """who has stored a copy in one go"""
-        self._began_s = time.monotonic()
-        self._digest = hashlib.md5(usedforsecurity=False)
-        self._size_bytes = 0
-        self.object_id = uuid.uuid4()
-        self.machine = Put(wish.copies, groups)
-
-    @property
-    def group(self) -> Group:
-        """Where the copies are."""
-        assert self.machine.group is not None  # noqa: S101
-        return self.machine.group
-
-    async def receive(self) -> StoredCopy:
-        """Take the body; returns when every copy is on disk.
-
-        Raises:
-            ApiError: what the client did wrong, or 503 when no group would take it, or a copy was lost on the way.
-        """
-        try:
-            if self._wish.size_bytes is not None and self._wish.size_bytes <= WHOLE_BYTES:
-                await self._take_whole()
-            else:
-                await self._open(self.machine.begin())
-                await self._stream()
-                self.machine.body_ended(self._size_bytes, self._digest.digest())
-                await self._finish()
-            stored = StoredCopy(self._size_bytes, self._digest.digest())
-            _check_md5(self._wish, stored)
-            if time.monotonic() - self._began_s > COMMIT_DEADLINE_S / 2:
-                raise unavailable("the upload took longer than its copies may wait for their entry")
-            if not self._size_bytes:
-                await self._discard()  # a body of unknown length that turned out empty: such an object has no copies
-        except BaseException:
-            self.machine.abandoned("ended before its commit")
-            await self._discard()
-            raise
-        return stored
-
-    async def _take_whole(self) -> None:
-        """Body first, then one round trip per copy; a server that refuses or fails costs another try, as the bytes are at hand."""
-        with self._body_errors():
-            body = await self._context.request.body(WHOLE_BYTES)
-        self._count(body)
-        _check_md5(self._wish, StoredCopy(len(body), self._digest.digest()))
-        todo = list(self.machine.begin())
-        while todo:
-            effect = todo.pop(0)
-            if isinstance(effect, Open):
-                todo += await self._store_whole(effect, body)
-            elif isinstance(effect, Reply):
-                raise unavailable(f"no storage server took the object: {effect.failure}")
-            elif isinstance(effect, Commit):
-                return
-
-    async def _store_whole(self, effect: Open, body: bytes) -> list[Effect]:
-        self.object_id = uuid.uuid4()  # used once: a server of the last try may have that one
-        account = str(self._context.owner.uuid)
-        results = await asyncio.gather(
-            *(
-                self._store.storage.put(
-                    address_of(server), account, str(self.object_id), body, request_id=self._context.request.request_id
-                )
-                for server in effect.servers
-            ),
-            return_exceptions=True,
-        )
-        outcomes = dict(zip(effect.servers, results, strict=True))
-        stored = {server: result for server, result in outcomes.items() if isinstance(result, StoredCopy)}
-        refused = self._refusal(outcomes)
-        if refused:
-            await self._delete_copies(list(stored))
-            return self.machine.copy_refused(*refused)
-        self._whole = effect.servers
-        for server in effect.servers:
-            self.machine.copy_opened(server.id)
-        self.machine.body_ended(self._size_bytes, self._digest.digest())
-        effects: list[Effect] = []
-        for server, copy in stored.items():
-            if self.machine.state == State.STORING:
-                effects += self.machine.copy_stored(server.id, copy.size_bytes, copy.md5)
-        return effects
-
-    def _refusal(self, outcomes: Mapping[StorageServer, object]) -> tuple[str, str] | None:
-        """A server that was asked and did not do it, with its reason; what is no storage server's word is raised."""
-        refused: tuple[str, str] | None = None
-        for server, result in outcomes.items():
-            if isinstance(result, StorageError):
-                refused = (server.id, str(result))
-                if isinstance(result, StorageUnavailable):
-                    self._store.directory.suspect(server.id)
-            elif isinstance(result, BaseException):
-                raise result
-        if refused:
-            log.warning("storage server refused a copy", server=refused[0], why=refused[1])
-        return refused
-
-    async def _open(self, effects: list[Effect]) -> None:
-        """Until all servers of one group are ready, or the tries are used up."""
-        todo = list(effects)
-        while todo:
-            effect = todo.pop(0)
-            if isinstance(effect, Open):
-                todo += await self._open_group(effect)
-            elif isinstance(effect, Abort):
-                self._abort()
-            elif isinstance(effect, Reply):
-                raise unavailable(f"no storage server took the object: {effect.failure}")
-            elif isinstance(effect, Accept):
-                return
-
-    async def _open_group(self, effect: Open) -> list[Effect]:
-        results = await asyncio.gather(*(self._open_copy(server) for server in effect.servers), return_exceptions=True)
-        outcomes = dict(zip(effect.servers, results, strict=True))
-        self._writers.update({s.id: result for s, result in outcomes.items() if isinstance(result, CopyWriter)})
-        refused = self._refusal(outcomes)
-        if refused:
-            self._abort()
-            return self.machine.copy_refused(*refused)
-        out: list[Effect] = []
-        for server in effect.servers:
-            out += self.machine.copy_opened(server.id)
-        return out
-
-    async def _open_copy(self, server: StorageServer) -> CopyWriter:
-        return await self._store.storage.open_put(
-            address_of(server), str(self._context.owner.uuid), str(self.object_id), self._wish.size_bytes,
-            request_id=self._context.request.request_id,
-        )  # fmt: skip
-
-    @contextlib.contextmanager
-    def _body_errors(self) -> Iterator[None]:
-        """What can go wrong while the body comes, as the API says it."""
-        try:
-            yield
-        except BodyTimeout as error:
-            raise ApiError.of("UploadTimeout", seconds=UPLOAD_IDLE_S) from error
-        except BodyMalformed as error:
-            raise ApiError.of("BadRequestError", why=str(error)) from error
-        except (StorageError, RequestFailed) as error:
-            raise self._lost(error) from error
-
-    async def _stream(self) -> None:
-        with self._body_errors():
-            size = self._wish.size_bytes
-            if size is not None and size > SMALL_BYTES:
-                await self._stream_in_thread()
-            else:
-                async for chunk in self._context.request.chunks():
-                    self._count(chunk)
-                    await asyncio.gather(*(writer.write(chunk) for writer in self._writers.values()))
-
-    async def _stream_in_thread(self) -> None:
-        writers = [await writer.thread_writer() for writer in self._writers.values()]
-
-        def consume(piece: memoryview) -> None:
-            for write in writers:
-                write(piece)
-            self._digest.update(piece)
-            self._size_bytes += len(piece)
-
-        await self._context.request.receive_into(consume)
-
-    def _count(self, chunk: bytes) -> None:
-        self._size_bytes += len(chunk)
-        if self._size_bytes > self._wish.most_bytes:
-            raise ApiError.of("MaxContentLengthExceeded", most=self._wish.most_bytes)
-        self._digest.update(chunk)
-
-    async def _finish(self) -> None:
-        results = await asyncio.gather(*(w.finish() for w in self._writers.values()), return_exceptions=True)
-        effects: list[Effect] = []
-        for server, result in zip(self._writers, results, strict=True):
-            if isinstance(result, StoredCopy) and self.machine.state == State.STORING:
-                effects += self.machine.copy_stored(server, result.size_bytes, result.md5)
-            elif isinstance(result, BaseException):
-                raise self._lost(result) if isinstance(result, StorageError) else result
-        if not any(isinstance(effect, Commit) for effect in effects):
-            raise unavailable(f"the copies could not be stored: {self.machine.why}")
-
-    def _lost(self, error: BaseException) -> ApiError:
-        log.warning("copy lost while it was written", why=str(error))
-        return unavailable(f"a copy was lost while it was written: {error}")
-
-    def _abort(self) -> None:
-        for writer in self._writers.values():
-            writer.abort()
-        self._writers.clear()
-
-    async def _discard(self) -> None:
-        """Drop what the servers have, as far as they can be asked; what stays is swept, as no entry names it."""
-        servers = [*self._whole, *(s for s in self.machine.servers if s.id in self._writers)]
-        self._abort()
-        if self.machine.md5:
-            await self._delete_copies(servers)
-
-    async def _delete_copies(self, servers: Sequence[StorageServer]) -> None:
-        account, digest = str(self._context.owner.uuid), self._digest.digest()
-        for server in servers:
-            with contextlib.suppress(StorageError, TimeoutError):
-                async with asyncio.timeout(2):
-                    await self._store.storage.delete(
-                        address_of(server), account, str(self.object_id), self._size_bytes, digest
-                    )
 
 
 async def put_metadata(context: Context, store: Store) -> None:

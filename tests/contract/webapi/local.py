@@ -31,7 +31,7 @@ from mobula.metadata.model import StorageServer
 from mobula.storage import app as storage_app
 from mobula.storage.config import StorageConfig
 from mobula.webapi.app import Webapi
-from mobula.webapi.objects import Store
+from mobula.webapi.context import Store
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import Request, Response

@@ -9,7 +9,7 @@ import pytest
 
 from mobula.core import media, signature, tokens
 from mobula.metadata import memory, store
-from mobula.webapi import directories, objects, placement, token
+from mobula.webapi import directories, objects, placement, token, upload
 from mobula.wire.http_server import Limits
 from tests.region.signed import Client
 
@@ -19,7 +19,7 @@ from tests.region.signed import Client
     [
         (store.ENTRIES_MAX, 1_000_000), (memory.ENTRIES_MAX, 1_000_000), (directories.LIMIT_DEFAULT, 256), (directories.LIMIT_MAX, 1024),
         (objects.COPIES_DEFAULT, 2), (objects.COPIES_MAX, 6), (media.CUSTOM_BYTES_MAX, 4096), (objects.STREAMED_BYTES_MAX, 51_200 << 20),
-        (token.BODY_MAX, 100_000), (signature.SKEW_S, 300), (objects.UPLOAD_IDLE_S, 45), (Limits().body_idle_s, 45), (Limits().idle_s, 120),
+        (token.BODY_MAX, 100_000), (signature.SKEW_S, 300), (upload.UPLOAD_IDLE_S, 45), (Limits().body_idle_s, 45), (Limits().idle_s, 120),
         (placement.FILL_MAX, 0.90), (tokens.LIFE_S, 7 * 86_400),
     ],
 )  # fmt: skip
