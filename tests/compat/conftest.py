@@ -1,0 +1,72 @@
+"""The real clients, run as their users run them: on a standing region, or with --local on a webapi in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from mobula.core.keys import load_public_key
+from tests.contract.webapi.local import LocalRegion
+from tests.region.signed import Client
+from tests.stock_clients import Endpoint, Shell, directory, write_keys
+
+STORAGES_COUNT = 3
+"""as many copies as an object can have at most: what profile `small` has"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of these need a region, as far as `make test` is concerned."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.region)
+
+
+@pytest.fixture(scope="session")
+def local_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """A webapi and storage servers in this process, over clear text; no agent."""
+    region = LocalRegion(tmp_path_factory.mktemp("local"), storages_count=STORAGES_COUNT)
+    region.start()
+    key = rsa.generate_private_key(65537, 2048)
+    kind = serialization.PrivateFormat.TraditionalOpenSSL
+    pem = key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption())
+    line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    region.add_account("demo")
+    region.add_key("demo", pem)
+    environment = {
+        "MANTA_URL": f"http://127.0.0.1:{region.port}",
+        "MANTA_USER": "demo",
+        "MANTA_KEY_ID": load_public_key(line.decode()).fingerprint_md5,
+        "PATH": os.environ["PATH"],
+        "NO_PROXY": "127.0.0.1",
+    }
+    yield Endpoint(environment, region.port, False, pem)
+    region.stop()
+
+
+@pytest.fixture(scope="session")
+def mantash(endpoint: Endpoint, mantash_bin: Path, client_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """Run one command of PyPI's `mantash`: it knows no CA but its own, and reads keys in PEM from its home, where its cache is, too."""
+    home = tmp_path_factory.mktemp("mantash")
+    (home / ".ssh").mkdir()
+    write_keys(home / ".ssh", endpoint.private_pem)
+    environment = {
+        **{name: value for name, value in endpoint.environment.items() if name != "SSH_AUTH_SOCK"},
+        "HOME": str(home),
+        "LC_ALL": "C.UTF-8",
+        "MANTA_TLS_INSECURE": "1",
+        "PATH": f"{mantash_bin}:{client_bin}:{endpoint.environment['PATH']}",
+        "PYTHONWARNINGS": "ignore",  # its own source has escape sequences that a newer Python doesn't like
+    }
+    return Shell(environment, ("mantash",))
+
+
+@pytest.fixture(scope="module")
+def shared(demo: Client) -> Iterator[str]:
+    """A directory of the module's own under /demo/stor, removed afterwards."""
+    with directory(demo) as path:
+        yield path
