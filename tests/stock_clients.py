@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
 from ops.region import CACHE, REPO, Region, load
 from tests.region.signed import Client
@@ -45,7 +44,7 @@ class Shell:
         self,
         *argv: str,
         stdin: bytes = b"",
-        timeout_s: float = 300,
+        timeout_s: float = 120,
         cwd: Path | None = None,
         variables: Mapping[str, str] = {},
     ) -> Output:
@@ -155,24 +154,11 @@ def install(argv: Sequence[str]) -> None:
 
 @pytest.fixture(scope="session")
 def manta(endpoint: Endpoint, client_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """Run one stock command in a shell that has nothing but PATH, the region's environment and a home: empty, as there is an agent."""
+    """Run one stock command in a shell that has nothing but PATH, the region's environment and an empty home."""
     home = tmp_path_factory.mktemp("home")
     (home / ".ssh").mkdir()  # the stock client lists it before it asks the agent
-    if "SSH_AUTH_SOCK" not in endpoint.environment:
-        write_keys(home / ".ssh", endpoint.private_pem)
     path = f"{client_bin}:{endpoint.environment['PATH']}"
     return Shell({"HOME": str(home), "LC_ALL": "C.UTF-8", **endpoint.environment, "PATH": path})
-
-
-def write_keys(folder: Path, private_pem: bytes) -> None:
-    """Leave a key in a client's `.ssh`: the private half in PEM, which `mantash` insists on."""
-    key = serialization.load_pem_private_key(private_pem, None)
-    kind = serialization.PrivateFormat.TraditionalOpenSSL
-    private = folder / "id_rsa"
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption()))
-    private.chmod(0o600)
-    line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    (folder / "id_rsa.pub").write_bytes(line + b" demo\n")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mobula.core.keys import load_public_key
 from tests.contract.webapi.local import LocalRegion
 from tests.region.signed import Client
-from tests.stock_clients import Endpoint, Shell, directory, write_keys
+from tests.stock_clients import Endpoint, Shell, directory
 
 STORAGES_COUNT = 3
 """as many copies as an object can have at most: what profile `small` has"""
@@ -28,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def local_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """A webapi and storage servers in this process, over clear text; no agent."""
+    """A webapi and storage servers in this process, over clear text; as on a region, an agent holds the key."""
     region = LocalRegion(tmp_path_factory.mktemp("local"), storages_count=STORAGES_COUNT)
     region.start()
     key = rsa.generate_private_key(65537, 2048)
@@ -37,15 +40,34 @@ def local_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoin
     line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     region.add_account("demo")
     region.add_key("demo", pem)
-    environment = {
-        "MANTA_URL": f"http://127.0.0.1:{region.port}",
-        "MANTA_USER": "demo",
-        "MANTA_KEY_ID": load_public_key(line.decode()).fingerprint_md5,
-        "PATH": os.environ["PATH"],
-        "NO_PROXY": "127.0.0.1",
-    }
-    yield Endpoint(environment, region.port, False, pem)
+    with agent(tmp_path_factory.mktemp("agent"), pem) as socket:
+        environment = {
+            "MANTA_URL": f"http://127.0.0.1:{region.port}",
+            "MANTA_USER": "demo",
+            "MANTA_KEY_ID": load_public_key(line.decode()).fingerprint_md5,
+            "SSH_AUTH_SOCK": str(socket),
+            "PATH": os.environ["PATH"],
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        yield Endpoint(environment, region.port, False, pem)
     region.stop()
+
+
+@contextlib.contextmanager
+def agent(folder: Path, private_pem: bytes) -> Iterator[Path]:
+    """The socket of an ssh-agent that knows one key."""
+    socket = folder / "agent.sock"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL) as process:
+        try:
+            deadline_s = time.monotonic() + 10
+            while not socket.exists() and time.monotonic() < deadline_s:
+                time.sleep(0.01)
+            subprocess.run(
+                ["ssh-add", "-q", "-"], input=private_pem, env={**os.environ, "SSH_AUTH_SOCK": str(socket)}, check=True
+            )
+            yield socket
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +85,17 @@ def mantash(endpoint: Endpoint, mantash_bin: Path, client_bin: Path, tmp_path_fa
         "PYTHONWARNINGS": "ignore",  # its own source has escape sequences that a newer Python doesn't like
     }
     return Shell(environment, ("mantash",))
+
+
+def write_keys(folder: Path, private_pem: bytes) -> None:
+    """Leave a key in a client's `.ssh`: the private half in PEM, which `mantash` insists on."""
+    key = serialization.load_pem_private_key(private_pem, None)
+    kind = serialization.PrivateFormat.TraditionalOpenSSL
+    private = folder / "id_rsa"
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption()))
+    private.chmod(0o600)
+    line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    (folder / "id_rsa.pub").write_bytes(line + b" demo\n")
 
 
 @pytest.fixture(scope="module")
