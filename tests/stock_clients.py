@@ -124,8 +124,8 @@ def mantash_bin() -> Path:
     with once(venv) as missing:
         if missing:
             install([sys.executable, "-m", "venv", str(venv)])
-            pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--require-hashes"]
-            # Two of the distributions are sdists: what builds them is pinned, too, so it must be there before them.
+            # What builds its sdist is pinned, too, so it must be there before; what it says it needs, it can't use (decisions/0007).
+            pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--require-hashes", "--no-deps"]
             for path in pins:
                 install([*pip, "--no-build-isolation", "-r", str(path)])
     return venv / "bin"
