@@ -64,7 +64,6 @@ class Endpoint:
     environment: Mapping[str, str]
     """what `./mobula env` says, nothing else: it must be enough for any client"""
     port: int
-    tls: bool
     private_pem: bytes
     """the demo account's RSA key"""
 
@@ -87,7 +86,7 @@ def region_endpoint(region: Region, mobula: Shell) -> Endpoint:
     said = mobula("env", "--json")
     assert said.returncode == 0, said.stderr
     values: dict[str, str] = json.loads(said.stdout)
-    return Endpoint(values, region.relay_port, True, (region.secrets / "demo.pem").read_bytes())
+    return Endpoint(values, region.relay_port, (region.secrets / "demo.pem").read_bytes())
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +163,7 @@ def manta(endpoint: Endpoint, client_bin: Path, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def demo(endpoint: Endpoint) -> Iterator[Client]:
     """Raw requests signed by the demo account's key."""
-    with contextlib.closing(Client(endpoint.port, "demo", endpoint.private_pem, tls=endpoint.tls)) as client:
+    with contextlib.closing(Client(endpoint.port, "demo", endpoint.private_pem)) as client:
         yield client
 
 

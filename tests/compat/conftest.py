@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mobula.core.keys import load_public_key
+from ops import secrets
+from ops.region import Region
+from tests.compat.tls import fronting
 from tests.contract.webapi.local import LocalRegion
 from tests.region.signed import Client
 from tests.stock_clients import Endpoint, Shell, directory
@@ -31,26 +33,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def local_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """A webapi and storage servers in this process, over clear text; as on a region, an agent holds the key."""
-    region = LocalRegion(tmp_path_factory.mktemp("local"), storages_count=STORAGES_COUNT)
-    region.start()
-    key = rsa.generate_private_key(65537, 2048)
-    kind = serialization.PrivateFormat.TraditionalOpenSSL
-    pem = key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption())
-    line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    region.add_account("demo")
-    region.add_key("demo", pem)
-    with agent(tmp_path_factory.mktemp("agent"), pem) as socket:
+    """A webapi and storage servers in this process, TLS before them; as on a region, an agent holds the key."""
+    folder = tmp_path_factory.mktemp("region")
+    region = Region("local", "mobula.test", "10.0.0.0/16", 0, folder, folder, {}, None)
+    secrets.ensure(region)
+    pem = (region.secrets / "demo.pem").read_bytes()
+    local = LocalRegion(tmp_path_factory.mktemp("local"), storages_count=STORAGES_COUNT)
+    local.start()
+    local.add_account("demo")
+    local.add_key("demo", pem)
+    with agent(folder, pem) as socket, fronting(local.port, region.secrets / "loadbalancer.pem") as port:
         environment = {
-            "MANTA_URL": f"http://127.0.0.1:{region.port}",
+            "MANTA_URL": f"https://localhost:{port}",
             "MANTA_USER": "demo",
-            "MANTA_KEY_ID": load_public_key(line.decode()).fingerprint_md5,
+            "MANTA_KEY_ID": load_public_key((region.secrets / "demo.pub").read_text()).fingerprint_md5,
+            "NODE_EXTRA_CA_CERTS": str(region.secrets / "ca.pem"),
             "SSH_AUTH_SOCK": str(socket),
             "PATH": os.environ["PATH"],
             "NO_PROXY": "127.0.0.1,localhost",
         }
-        yield Endpoint(environment, region.port, False, pem)
-    region.stop()
+        yield Endpoint(environment, port, pem)
+    local.stop()
 
 
 @contextlib.contextmanager

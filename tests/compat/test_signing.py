@@ -114,9 +114,7 @@ def test_no_key_reads_what_is_public(manta: Shell, demo: Client) -> None:
     assert "Authorization" in refused.stderr
 
 
-def test_a_certificate_that_nobody_vouches_for(manta: Shell, endpoint: Endpoint) -> None:
-    if not endpoint.tls:
-        pytest.skip("clear text")
+def test_a_certificate_that_nobody_vouches_for(manta: Shell) -> None:
     said = {name: value for name, value in manta.environment.items() if name != "NODE_EXTRA_CA_CERTS"}
     assert Shell(said)("mls", "~~").returncode == 1
     assert "stor/" in Shell(said).lines("mls", "-i", "~~")
