@@ -10,5 +10,11 @@ settings.register_profile("mobula", deadline=None, suppress_health_check=[Health
 settings.load_profile("mobula")
 
 
+pytest_plugins = ["tests.stock_clients"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="Rewrite the golden files.")
+    parser.addoption(
+        "--local", action="store_true", help="Hold tests/compat to a webapi of its own: no region is needed."
+    )

@@ -1,29 +1,16 @@
-"""A live region called `test` (or MOBULA_TEST_REGION), a stock Manta client, raw signed requests, SSH to the machines.
-
-Nothing here starts the region: `make test` does, and a standing one can be used again and again.
-"""
+"""What tests of a live region have beside `tests/stock_clients.py`: our own SDK, SSH to the machines."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from mobula.client import Client as Sdk
 from mobula.client.settings import from_environment
-from ops.region import CACHE, REPO, Region, load
+from ops.region import Region
 from ops.remote import SshRemote
-from tests.region.signed import Client
-
-CLIENT_VERSION = "5.4.2"
-Output = subprocess.CompletedProcess[str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,96 +19,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def region() -> Region:
-    found = load(os.environ.get("MOBULA_TEST_REGION", "test"))
-    assert found.hosts, f"region {found.name!r} is not up; run ./mobula -R {found.name} up --profile small"
-    return found
-
-
-@pytest.fixture(scope="session")
-def mobula(region: Region) -> Callable[..., Output]:
-    """Run the operator's command on the region; the caller looks at the exit code."""
-
-    def run(*argv: str) -> Output:
-        return subprocess.run(
-            [REPO / "mobula", "-R", region.name, *argv], capture_output=True, text=True, check=False, timeout=300
-        )  # fmt: skip
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def environment(mobula: Callable[..., Output]) -> dict[str, str]:
-    """What `./mobula env` says, nothing else: it must be enough for any client."""
-    said = mobula("env", "--json")
-    assert said.returncode == 0, said.stderr
-    values: dict[str, str] = json.loads(said.stdout)
-    return values
-
-
-@pytest.fixture(scope="session")
 def sdk(environment: dict[str, str]) -> Iterator[Sdk]:
     """Our own SDK, in the name of the demo account."""
     with Sdk(from_environment(environment)) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def client_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the stock Manta commands; npm puts no links to them anywhere."""
-    prefix = CACHE / "npm" / f"manta-{CLIENT_VERSION}"
-    commands = prefix / "node_modules" / "manta" / "bin"
-    if not (prefix / "complete").exists():
-        prefix.mkdir(parents=True, exist_ok=True)
-        argv = [
-            "npm",
-            "install",
-            "--silent",
-            "--no-audit",
-            "--no-fund",
-            "--prefix",
-            str(prefix),
-            f"manta@{CLIENT_VERSION}",
-        ]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr
-        (prefix / "complete").touch()
-    return commands
-
-
-@pytest.fixture(scope="session")
-def manta(
-    environment: dict[str, str], client_bin: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Output]:
-    """Run one stock command in a shell that has nothing but PATH, an empty home and the region's environment."""
-    home = tmp_path_factory.mktemp("home")
-    (home / ".ssh").mkdir()  # the stock client lists it before it asks the agent
-    variables = {"PATH": f"{client_bin}:{os.environ['PATH']}", "HOME": str(home), "LC_ALL": "C.UTF-8", **environment}
-
-    def run(*argv: str, stdin: bytes | None = None, timeout_s: float = 300) -> Output:
-        done = subprocess.run(argv, env=variables, input=stdin, capture_output=True, check=False, timeout=timeout_s)
-        # Byte for byte: text mode would turn a carriage return in a name into a newline.
-        return Output(
-            done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def demo(region: Region) -> Iterator[Client]:
-    """Raw requests signed by the demo account's key."""
-    with contextlib.closing(Client(region.relay_port, "demo", (region.secrets / "demo.pem").read_bytes())) as client:
-        yield client
-
-
-@pytest.fixture
-def folder(demo: Client) -> Iterator[str]:
-    """A directory of the test's own under /demo/stor, removed with all in it afterwards."""
-    path = f"/demo/stor/test-{uuid.uuid4()}"
-    assert demo.mkdir(path).status == 204
-    yield path
-    demo.remove_tree(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from ops.region import Region
-from tests.region.conftest import Machines, Output
+from tests.region.conftest import Machines
 from tests.region.signed import Client, encode
+from tests.stock_clients import Output
 
 pytestmark = pytest.mark.region
 DATA = "/tank/objects"

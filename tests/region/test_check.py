@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from ops.region import Region
-from tests.region.conftest import Machines, Output
+from tests.region.conftest import Machines
+from tests.stock_clients import Output
 
 pytestmark = [pytest.mark.region, pytest.mark.harm]
 SETTLE_BOUND_S = 90.0

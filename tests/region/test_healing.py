@@ -12,10 +12,11 @@ import pytest
 
 from ops.region import Region
 from tests.probe.machine import until
-from tests.region.conftest import Machines, Output
+from tests.region.conftest import Machines
 from tests.region.dns import resolve
 from tests.region.load import Load
 from tests.region.signed import Client
+from tests.stock_clients import Output
 
 pytestmark = [pytest.mark.region, pytest.mark.harm]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from ops.region import Region
-from tests.region.conftest import Output
 from tests.region.dns import resolve
+from tests.stock_clients import Output
 
 pytestmark = pytest.mark.region
 

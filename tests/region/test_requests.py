@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from ops.region import Region
-from tests.region.conftest import Output
 from tests.region.signed import Client, encode
+from tests.stock_clients import Output
 
 pytestmark = pytest.mark.region
 

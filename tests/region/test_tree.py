@@ -15,8 +15,9 @@ import pytest
 
 from mobula.client import Client as Sdk
 from ops.region import REPO
-from tests.region.conftest import Machines, Output
+from tests.region.conftest import Machines
 from tests.region.signed import Client, encode
+from tests.stock_clients import Output
 
 pytestmark = pytest.mark.region
 ODD_NAMES = (
