@@ -156,7 +156,7 @@ def manta(endpoint: Endpoint, client_bin: Path, tmp_path_factory: pytest.TempPat
     """Run one stock command in a shell that has nothing but PATH, the region's environment and an empty home."""
     home = tmp_path_factory.mktemp("home")
     (home / ".ssh").mkdir()  # the stock client lists it before it asks the agent
-    path = f"{client_bin}:{endpoint.environment['PATH']}"
+    path = f"{client_bin}:{os.environ['PATH']}"
     return Shell({"HOME": str(home), "LC_ALL": "C.UTF-8", **endpoint.environment, "PATH": path})
 
 

@@ -49,7 +49,6 @@ def local_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoin
             "MANTA_KEY_ID": load_public_key((region.secrets / "demo.pub").read_text()).fingerprint_md5,
             "NODE_EXTRA_CA_CERTS": str(region.secrets / "ca.pem"),
             "SSH_AUTH_SOCK": str(socket),
-            "PATH": os.environ["PATH"],
             "NO_PROXY": "127.0.0.1,localhost",
         }
         yield Endpoint(environment, port, pem)
@@ -84,7 +83,7 @@ def mantash(endpoint: Endpoint, mantash_bin: Path, client_bin: Path, tmp_path_fa
         "HOME": str(home),
         "LC_ALL": "C.UTF-8",
         "MANTA_TLS_INSECURE": "1",
-        "PATH": f"{mantash_bin}:{client_bin}:{endpoint.environment['PATH']}",
+        "PATH": f"{mantash_bin}:{client_bin}:{os.environ['PATH']}",
         "PYTHONWARNINGS": "ignore",  # its own source has escape sequences that a newer Python doesn't like
     }
     return Shell(environment, ("mantash",))
