@@ -201,15 +201,26 @@ class ObjectFiles:
         """Rename, and make it last. `upload`'s bytes are on disk already. Raises ObjectExists, NoSpace, OSError."""
         folder = f"{self._root_text}/{name.account}"
         path = f"{self._root_text}/{name.path}"
-        with self._lock:
+        self._take_id(name.object_id)
+        try:
             if os.path.exists(path):  # noqa: PTH110 (see __init__)
                 raise ObjectExists(f"store object {name.object_id!r}: it is stored; use a new id")
             self._move(upload.temporary, path, folder)
-            self._stored[name.object_id] = None
-            if len(self._stored) > _REMEMBERED:
-                self._stored.popitem(last=False)
+        except OSError:
+            with self._lock:
+                self._stored.pop(name.object_id, None)
+            raise
         os.fsync(upload.fd)
         _fsync_directory(folder)
+
+    def _take_id(self, object_id: str) -> None:
+        """From here on nobody else can place an object of this id. No call to the kernel under the lock: all uploads meet there."""
+        with self._lock:
+            if object_id in self._stored:
+                raise ObjectExists(f"store object {object_id!r}: it is stored; use a new id")
+            self._stored[object_id] = None
+            if len(self._stored) > _REMEMBERED:
+                self._stored.popitem(last=False)
 
     def temporary(self, object_id: str) -> str:
         """Path of an upload on its way."""
