@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import uuid
@@ -87,6 +88,37 @@ def test_two_uploads_of_an_id_do_not_meet(files: ObjectFiles, tmp_path: Path) ->
         files.create(ACCOUNT, object_id, None)
     first.write(memoryview(b"abc"))
     first.commit()
+    assert len(everything(tmp_path)) == 1
+
+
+def test_an_upload_that_began_while_another_of_its_id_was_placed_is_refused(files: ObjectFiles, tmp_path: Path) -> None:
+    object_id = new_id()
+    first = files.create(ACCOUNT, object_id, None)
+    first.write(memoryview(b"abc"))
+    first.temporary = str(
+        Path(first.temporary).rename(tmp_path / "tmp" / "moved")
+    )  # as far as a rename under way has come
+    second = files.create(ACCOUNT, object_id, None)
+    second.write(memoryview(b"other"))
+    first.commit()
+    with pytest.raises(ObjectExists):
+        second.commit()
+    second.abort()
+    assert len(everything(tmp_path)) == 1
+
+
+def test_an_upload_that_could_not_be_placed_does_not_use_its_id_up(
+    files: ObjectFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_old: str, _new: str) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    object_id = new_id()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", full)
+        with pytest.raises(NoSpace):
+            files.put(ACCOUNT, object_id, [b"abc"])
+    files.put(ACCOUNT, object_id, [b"abc"])
     assert len(everything(tmp_path)) == 1
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
@@ -19,7 +21,14 @@ from mobula.webapi.context import Context, Store
 from mobula.webapi.upload import Upload, Wish
 from mobula.wire.http_client import Address
 from mobula.wire.http_exchange import BodyTimeout
-from mobula.wire.storage_client import CopyMissing, StorageError, StorageFull, StorageUnavailable, StoredCopy
+from mobula.wire.storage_client import (
+    CopyMissing,
+    CopyWriter,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
+    StoredCopy,
+)
 
 BODY = b"a small body"
 MD5 = hashlib.md5(BODY).digest()  # noqa: S324 (the protocol's)
@@ -138,4 +147,67 @@ async def test_an_error_that_is_no_servers_word_goes_through() -> None:
     storage.put = cast(Any, lambda *_, **__: 1 / 0)  # type: ignore[method-assign]
     made, _ = upload(storage)
     with pytest.raises(ZeroDivisionError):
+        await made.receive()
+
+
+LARGE = b"0123456789abcdef" * 32_768  # 512 KiB
+
+
+class Writer(CopyWriter):
+    """A copy being streamed; `damage` is what its server makes of the bytes."""
+
+    def __init__(self, damage: bytes) -> None:
+        self.got, self.damage, self.aborted = b"", damage, False
+
+    async def thread_writer(self) -> Callable[[memoryview], None]:
+        def write(piece: memoryview) -> None:
+            self.got += bytes(piece)
+
+        return write
+
+    async def finish(self) -> StoredCopy:
+        return StoredCopy(len(self.got), hashlib.md5(self.got + self.damage).digest())  # noqa: S324
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def large_upload(copies: int, *damages: bytes, md5: bytes | None = None) -> tuple[Upload, list[Writer]]:
+    """An upload of a large body to servers that do `damages` to it."""
+    made, _ = upload(Storage())
+    writers = [Writer(damage) for damage in damages]
+    waiting = iter(writers)
+
+    async def open_put(*_: object, **__: object) -> Writer:
+        return next(waiting)
+
+    async def receive_into(consume: Callable[[memoryview], None]) -> None:
+        for at in range(0, len(LARGE), 200_000):
+            consume(memoryview(LARGE[at : at + 200_000]))
+
+    context, store = made._context, made._store
+    store.storage = cast(Any, SimpleNamespace(open_put=open_put, delete=AsyncMock()))
+    context.request = cast(Any, SimpleNamespace(receive_into=receive_into, request_id="id"))
+    return Upload(context, store, Wish(copies, md5, len(LARGE), 1 << 20), GROUPS), writers
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+async def test_a_large_body_reaches_every_copy_and_has_their_md5(copies: int) -> None:
+    made, writers = large_upload(copies, *[b""] * copies)
+    assert await made.receive() == StoredCopy(len(LARGE), hashlib.md5(LARGE).digest())  # noqa: S324
+    assert {writer.got for writer in writers} == {LARGE}
+
+
+@pytest.mark.parametrize("damages", [(b"x",), (b"x", b""), (b"", b"x"), (b"x", b"y")])
+async def test_a_copy_of_a_large_body_that_came_damaged_is_not_committed(damages: tuple[bytes, ...]) -> None:
+    made, writers = large_upload(len(damages), *damages)
+    with pytest.raises(ApiError) as caught:
+        await made.receive()
+    assert (caught.value.status, made.machine.state) == (503, State.FAILED)
+    assert all(writer.aborted for writer in writers)
+
+
+async def test_a_large_body_that_is_not_what_its_md5_says_is_refused() -> None:
+    made, _ = large_upload(2, b"", b"", md5=b"0" * 16)
+    with pytest.raises(ApiError, match="MD5"):
         await made.receive()

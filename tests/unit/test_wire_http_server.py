@@ -532,3 +532,27 @@ def test_garbage_never_hangs_or_breaks_the_server(parts: list[bytes]) -> None:
 
     uvloop.run(scenario())
     assert not failures
+
+
+async def test_a_head_and_the_first_bytes_of_its_body_go_out_together() -> None:
+    written: list[bytes] = []
+
+    async def handle(request: Request, response: Response) -> None:
+        connection = response._connection
+        write = connection.write
+
+        def record(data: bytes) -> None:
+            written.append(data)
+            write(data)
+
+        connection.write = record  # type: ignore[method-assign]
+        await response.start(200, content_length=4)
+        await response.write(b"ab")
+        await response.write(b"cd")
+        await response.finish()
+
+    async with serving(handle) as connect:
+        client = await connect()
+        await client.say(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await client.answer())[2] == b"abcd"
+    assert [data[-2:] for data in written] == [b"ab", b"cd"]

@@ -66,10 +66,12 @@ def parse(raw: bytes) -> Path:
 
 
 def _decode(segment: bytes) -> str:
-    for at in range(len(segment)):
-        if segment[at] == 0x25 and not (len(segment) >= at + 3 and _HEX.issuperset(segment[at + 1 : at + 3])):
-            raise InvalidPath("malformed escape")
-    data = unquote_to_bytes(segment)
+    data = segment
+    if b"%" in segment:
+        for at in range(len(segment)):
+            if segment[at] == 0x25 and not (len(segment) >= at + 3 and _HEX.issuperset(segment[at + 1 : at + 3])):
+                raise InvalidPath("malformed escape")
+        data = unquote_to_bytes(segment)
     if len(data) > NAME_BYTES_MAX:
         raise InvalidPath("a name is too long")
     try:

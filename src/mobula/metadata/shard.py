@@ -133,7 +133,10 @@ class Shard:
             raise Unavailable("no primary is known")
         end = time.monotonic() + timeout_s
         try:
-            await asyncio.wait_for(self._slots.acquire(), timeout_s)
+            # Mostly one is free; only a wait needs a bound.
+            await (
+                asyncio.wait_for(self._slots.acquire(), timeout_s) if self._slots.locked() else self._slots.acquire()
+            )
         except TimeoutError as error:
             raise Unavailable(f"all {CONNECTIONS_MAX} connections are busy") from error
         try:

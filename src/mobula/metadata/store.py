@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import msgspec
 import structlog
 
 from mobula.metadata import shard_map, two_shards
@@ -140,7 +140,7 @@ class PostgresMetadata:
         deadline = self._deadline()
         sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
         row = await self._row(directory, sql, name, deadline=deadline, writes=False)
-        entry = _entry(json.loads(row["entry"])) if row["entry"] else None
+        entry = _entry(msgspec.json.decode(row["entry"])) if row["entry"] else None
         exists = row["directory_active"] or is_root(directory) or await self._exists(directory, deadline)
         return Lookup(entry, exists)
 
@@ -181,7 +181,7 @@ class PostgresMetadata:
         above, name = split(directory)
         sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
         row = await self._row(above, sql, name, deadline=deadline, writes=False)
-        if row["entry"] and _entry(json.loads(row["entry"])).kind is Kind.OBJECT:
+        if row["entry"] and _entry(msgspec.json.decode(row["entry"])).kind is Kind.OBJECT:
             return ParentNotDirectory(directory)
         return DirectoryMissing(directory)
 
@@ -213,7 +213,7 @@ class PostgresMetadata:
         wanted = [(reference, directory, entry.name)]
         if source.reference is None and source.object_id is not None:
             wanted.append((source.object_id, source_directory, source.name))
-        names = json.dumps([{"reference": str(r), "directory": d, "name": n} for r, d, n in wanted])
+        names = _json([{"reference": str(r), "directory": d, "name": n} for r, d, n in wanted])
         ask = partial(self._row, deadline=deadline, writes=True)
         await ask(home, "SELECT * FROM metadata.add_references($1, $2, $3)", names)
         shared = await ask(
@@ -236,9 +236,7 @@ class PostgresMetadata:
             "copies": lost.copies,
         }  # fmt: skip
         sql = "SELECT * FROM metadata.release_reference($1, $2, $3, $4)"
-        row = await self._row(
-            str(object_id), sql, reference, json.dumps(values), deadline=self._deadline(), writes=True
-        )
+        row = await self._row(str(object_id), sql, reference, _json(values), deadline=self._deadline(), writes=True)
         return bool(row["garbage"])
 
     async def put_metadata(
@@ -253,11 +251,11 @@ class PostgresMetadata:
     ) -> Entry:
         any_of, none_of = _lists(precondition)
         row = await self._row(
-            directory, "SELECT * FROM metadata.put_metadata($1, $2, $3, $4, $5, $6, $7, $8)", name, json.dumps(dict(headers)),
+            directory, "SELECT * FROM metadata.put_metadata($1, $2, $3, $4, $5, $6, $7, $8)", name, _json(dict(headers)),
             list(role_tags), content_type, any_of, none_of, deadline=self._deadline(), writes=True,
         )  # fmt: skip
         _refuse(row["refused"], f"{directory}/{name}")
-        return _entry(json.loads(row["entry"]))
+        return _entry(msgspec.json.decode(row["entry"]))
 
     async def delete_object(self, directory: str, name: str, *, precondition: Precondition) -> None:
         any_of, none_of = _lists(precondition)
@@ -304,7 +302,7 @@ class PostgresMetadata:
             case two_shards.Look():
                 sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
                 row = await self._row(above, sql, name, deadline=deadline, writes=False)
-                return _entry(json.loads(row["entry"])).kind if row["entry"] else None
+                return _entry(msgspec.json.decode(row["entry"])).kind if row["entry"] else None
             case two_shards.Put(number, insert):
                 assert put is not None  # noqa: S101 (only put_directory's plan has this step)
                 return await put(incarnation=number, insert=insert)
@@ -320,7 +318,7 @@ class PostgresMetadata:
             path, "SELECT * FROM metadata.list_directory($1, $2, $3, $4, $5, $6, $7)", page.limit, page.marker,
             "mtime" if page.by_mtime else "name", page.reverse, page.kind.value if page.kind else None, deadline=deadline, writes=False,
         )  # fmt: skip
-        entries = [_entry(document) for document in json.loads(row["entries"])]
+        entries = [_entry(document) for document in msgspec.json.decode(row["entries"])]
         if (
             not row["directory_active"]
             and not row["total"]
@@ -374,7 +372,7 @@ class PostgresMetadata:
         self._on_map(await self._read_map())
         groups = merge_groups(await self._read_groups(1), storages)
         wanted = [{"id": g.id, "epoch": g.epoch, "servers": [asdict(s) for s in g.servers]} for g in groups]
-        document = json.dumps(wanted)
+        document = _json(wanted)
         for shard in self._map.shards if self._map else ():
             row = (await self.call(shard, "SELECT * FROM metadata.ensure_groups($1)", document, writes=True))[0]
             changed = changed or row["changed"] > 0
@@ -397,9 +395,13 @@ def _lists(precondition: Precondition) -> tuple[list[str] | None, list[str] | No
     return (None if any_of is None else list(any_of)), (None if none_of is None else list(none_of))
 
 
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _document(entry: Entry, incarnation: int) -> str:
     """An entry as the row's JSON."""
-    return json.dumps({
+    return _json({
         "name": entry.name, "kind": entry.kind.value, "mtime": entry.mtime.isoformat(), "headers": dict(entry.headers),
         "role_tags": list(entry.role_tags), "etag": entry.etag, "size": entry.size_bytes, "md5": f"\\x{entry.md5.hex()}",
         "content_type": entry.content_type, "object_id": str(entry.object_id) if entry.object_id else None,
@@ -420,5 +422,5 @@ def _entry(row: Mapping[str, Any]) -> Entry:
 
 
 def _group(row: Mapping[str, Any]) -> Group:
-    servers = tuple(StorageServer(**server) for server in json.loads(row["servers"]))
+    servers = tuple(StorageServer(**server) for server in msgspec.json.decode(row["servers"]))
     return Group(row["id"], row["epoch"], servers)

@@ -131,7 +131,7 @@ class Put:
         return [*([Abort(asked)] if asked else []), *self._next_group()]
 
     def body_ended(self, size_bytes: int, md5: bytes) -> list[Effect]:
-        """The client has sent everything: so much, with this MD5."""
+        """The client has sent everything: so much, with this MD5 (ours, or that of one of several copies: all must have it)."""
         self._must_be(State.STREAMING)
         self.size_bytes, self.md5, self.state = size_bytes, md5, State.STORING
         return []

@@ -159,15 +159,13 @@ class ObjectServer:
             if data is not None:
                 await response.send(status, headers, data[part.first : part.last + 1])
                 return
+        if part.size_bytes < LARGE_BYTES:
+            data = await self._on_disk(partial(self._files.read, name, part.first, part.size_bytes))
+            await response.send(status, headers, data)
+            return
         fd = await self._on_disk(partial(self._files.open, name))
         try:
-            if part.size_bytes < LARGE_BYTES:
-                data = await self._on_disk(partial(os.pread, fd, part.size_bytes, part.first))
-                if len(data) < part.size_bytes:
-                    raise OSError(f"read '{name.path}': it is shorter than its name says")
-                await response.send(status, headers, data)
-            else:
-                await response.send_file(status, headers, fd, part.first, part.size_bytes)
+            await response.send_file(status, headers, fd, part.first, part.size_bytes)
         finally:
             await self._on_disk(partial(os.close, fd))
 

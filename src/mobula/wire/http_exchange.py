@@ -223,6 +223,7 @@ class Response:
         "_bodyless",
         "_chunked",
         "_connection",
+        "_held",
         "_left",
         "_request",
         "finished",
@@ -237,6 +238,8 @@ class Response:
         self._bodyless = request.method == "HEAD"
         self._chunked = False
         self._left: int | None = 0
+        self._held = b""
+        """the head, until it goes out together with the body's first bytes"""
         self.keep_alive = request.keep_alive
         self.status = 0
         self.sent_bytes = 0
@@ -263,8 +266,8 @@ class Response:
         await self.send(status, [*error_headers, *headers], body)
 
     async def start(self, status: int, headers: Pairs = (), content_length: int | None = None) -> None:
-        """The head of a response; its body follows, chunked if its length isn't known."""
-        self._connection.write(self._head(status, headers, content_length))
+        """The head of a response; its body follows, chunked if its length isn't known. It is sent with the first bytes of that."""
+        self._held = self._head(status, headers, content_length)
         self._left = content_length
 
     async def write(self, data: bytes) -> None:
@@ -276,17 +279,21 @@ class Response:
                 raise ValueError(f"write to a response: {len(data)} bytes; only {self._left} are left of its length")
             self._left -= len(data)
         self.sent_bytes += len(data)
-        self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
         await self._connection.drain()
 
     async def finish(self) -> None:
         """The end of the body. Raises ValueError if it is shorter than announced."""
         if self._left and not self._bodyless:
             raise ValueError(f"finish a response: {self._left} bytes of its length were not written")
-        if self._chunked and not self._bodyless:
-            self._connection.write(b"0\r\n\r\n")
+        self._send(b"0\r\n\r\n" if self._chunked and not self._bodyless else b"")
         self.finished = True
         await self._connection.drain()
+
+    def _send(self, data: bytes) -> None:
+        held, self._held = self._held, b""
+        if held or data:
+            self._connection.write(held + data)
 
     async def send_file(self, status: int, headers: Pairs, fd: int, offset: int, size_bytes: int) -> None:
         """A response whose body is part of an open file (which stays open), sent by the kernel where it can be."""
@@ -304,6 +311,7 @@ class Response:
         return not self._chunked and not self._bodyless and self._connection.can_hand_over()
 
     async def send_from(self, source_fd: int, progress: Progress, source_idle_s: float) -> None:
+        self._send(b"")
         await self._connection.send_from(source_fd, progress, source_idle_s)
 
     def count_sent(self, size_bytes: int) -> None:
