@@ -207,7 +207,7 @@ class PostgresMetadata:
         group_epoch: int,
         parent_is_root: bool,
     ) -> None:
-        """Three steps; whichever is the last one done, nothing that has a name can be collected (decision 0004)."""
+        """Three steps; whichever is the last one done, nothing that has a name can be collected (`decisions/0006`)."""
         deadline, reference = self._deadline(), uuid.uuid4()
         home = str(source.object_id)
         wanted = [(reference, directory, entry.name)]
