@@ -14,11 +14,13 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from mobula.core.paths import PATH_BYTES_MAX, InvalidPath, parse
 from mobula.metadata import two_shards
 from mobula.metadata.directory import Directory
 from mobula.metadata.model import (
     DirectoryMissing,
     Entry,
+    IsDirectory,
     Kind,
     NotFound,
     OutcomeUnknown,
@@ -232,6 +234,40 @@ async def test_counts_stay_right_and_few_while_many_write_at_once(
         number_of(stor), "SELECT count(*) AS n FROM metadata.directory_count WHERE path = $1", stor
     )
     assert int(str(found[0]["n"])) < 150
+
+
+async def test_puts_that_go_together_succeed_or_fail_each_for_itself(store: PostgresMetadata, stor: str) -> None:
+    await store.put_directory(stor, folder("d"), parent_is_root=True)
+    too_long = "".join(uuid.uuid4().hex for _ in range(100))  # for PostgreSQL; the API's paths are shorter
+    calls = {
+        "new": put(store, stor, "new"),
+        "again": put(store, stor, "new"),
+        "over a directory": put(store, stor, "d"),
+        "nowhere": put(store, f"{stor}/nowhere", "o"),
+        "below": put(store, f"{stor}/d", "o"),
+        "too long": put(store, stor, too_long),
+    }
+    results = await asyncio.gather(*calls.values(), return_exceptions=True)
+    assert {what: type(result) for what, result in zip(calls, results, strict=True)} == {
+        "new": type(None), "again": type(None), "over a directory": IsDirectory, "nowhere": DirectoryMissing,
+        "below": type(None), "too long": asyncpg.ProgramLimitExceededError,
+    }  # fmt: skip
+    assert [e.name for e in (await store.list_directory(stor, Page())).entries] == ["d", "new"]
+    assert (await store.list_directory(f"{stor}/d", Page())).total == 1
+
+
+async def test_the_longest_path_of_the_api_has_a_row(store: PostgresMetadata) -> None:
+    account, text = uuid.uuid4(), "".join(uuid.uuid4().hex for _ in range(100))  # nothing that could be compressed
+    root, first, second = f"/{account}/stor", text[:1000], text[1000:2000]
+    last = text[2000 : 2000 + PATH_BYTES_MAX - len(f"stor/{first}/{second}/")]
+    with pytest.raises(InvalidPath, match="too long"):
+        parse(f"{root}/{first}/{second}/{last}x".encode())
+    assert parse(f"{root}/{first}/{second}/{last}".encode()).stored(account) == f"{root}/{first}/{second}/{last}"
+    await store.put_directory(root, folder(first), parent_is_root=True)
+    await store.put_directory(f"{root}/{first}", folder(second), parent_is_root=False)
+    await put(store, f"{root}/{first}/{second}", last)
+    await store.put_directory(f"{root}/{first}/{second}", folder(last), parent_is_root=False)
+    assert (await store.list_directory(f"{root}/{first}/{second}/{last}", Page())).total == 0
 
 
 async def test_the_store_follows_the_leader_key(shards: shard.Shards, store: PostgresMetadata, stor: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobula.core.paths import NAME_BYTES_MAX, InvalidPath, Path, encode, parse
+from mobula.core.paths import NAME_BYTES_MAX, PATH_BYTES_MAX, InvalidPath, Path, encode, parse
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20).filter(
     lambda name: name not in {".", ".."}
@@ -75,6 +75,13 @@ def test_a_name_has_a_limit_in_bytes() -> None:
         assert parse(encode(["demo", "stor", name]).encode()).name == name
         with pytest.raises(InvalidPath, match="too long"):
             parse(encode(["demo", "stor", name + "aa"]).encode())
+
+
+def test_a_path_has_a_limit_in_bytes_decoded() -> None:
+    names = ["demo", "stor", *["\u20ac" * 300] * 2, "a" * (PATH_BYTES_MAX - len("stor/") - 1802)]
+    assert parse(encode(names).encode()).names == tuple(names[1:])
+    with pytest.raises(InvalidPath, match="too long"):
+        parse(encode([*names, "a"]).encode())
 
 
 _PIECES = st.sampled_from([b"/", b"//", b"%", b"%2F", b"%00", b"%e2", b"\x82", b".", b"a", b"%C3%A9", b"\xff"])

@@ -53,6 +53,12 @@ def test_an_interrupted_put_drops_its_copies_unless_it_may_be_committed(events: 
     assert after(events).abandoned("gone") == [*([Abort(TWO)] if may_drop else []), Reply("gone")]
 
 
+def test_a_refused_commit_drops_the_copies_as_no_entry_names_them() -> None:
+    assert after(6).commit_refused("the directory is gone") == [Abort(TWO), Reply("the directory is gone")]
+    with pytest.raises(WrongEvent):
+        after(5).commit_refused("too early")
+
+
 def test_what_has_ended_stays_as_it_ended() -> None:
     put = after(len(SUCCESS))
     assert put.abandoned("gone") == []

@@ -11,6 +11,8 @@ NAMESPACES = ("public", "reports", "stor")
 """in the order in which an account lists them"""
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 NAME_BYTES_MAX = 1024
+PATH_BYTES_MAX = 2560
+"""of all names below the account: PostgreSQL indexes keys of up to 2,704 bytes, and a path with its account's uuid is one"""
 
 
 class InvalidPath(ValueError):
@@ -57,11 +59,13 @@ def parse(raw: bytes) -> Path:
     """Decode a request's path: runs of slashes are one, a final one is dropped, each segment is percent-decoded UTF-8.
 
     Raises:
-        InvalidPath: malformed escapes, invalid UTF-8, ``.`` or ``..``, NUL, or a name that is too long.
+        InvalidPath: malformed escapes, invalid UTF-8, ``.`` or ``..``, NUL, a name or the whole path is too long.
     """
     names = [_decode(segment) for segment in raw.split(b"/") if segment]
     if not names:
         raise InvalidPath("the path names no account")
+    if len(raw) > PATH_BYTES_MAX and len("/".join(names[1:]).encode()) > PATH_BYTES_MAX:
+        raise InvalidPath("the path is too long")
     return Path(names[0], tuple(names[1:]))
 
 

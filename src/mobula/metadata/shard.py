@@ -27,8 +27,8 @@ CONNECTIONS_MAX = 24
 CONNECT_TIMEOUT_S = 1.0
 READ_ATTEMPT_S = 2.0
 RETRY_S = 0.1
-# not leased, on a standby, read only, starting or stopping, schema not there yet, no connection left: nothing happened
-NOTHING_HAPPENED = frozenset({"FZ001", "0A000", "25006", "57P03", "42P01", "3F000", "3D000", "53300"})
+# not leased, on a standby, read only, starting or stopping, schema not there or not migrated yet, no connection left: nothing happened
+NOTHING_HAPPENED = frozenset({"FZ001", "0A000", "25006", "57P03", "42P01", "42883", "3F000", "3D000", "53300"})
 # A deadlock or a serialization failure was rolled back: try again.
 AGAIN = frozenset({"40P01", "40001"})
 

@@ -7,14 +7,15 @@ import datetime as dt
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
 from mobula.metadata import shard_map, two_shards
+from mobula.metadata.batches import Batches
 from mobula.metadata.config import Postgres
 from mobula.metadata.model import (
     DirectoryFull,
@@ -66,6 +67,54 @@ Put = Callable[..., Awaitable[bool]]
 """`_put_entry` of one mkdir; takes `incarnation` and `insert`"""
 
 
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """An entry on its way into a batch."""
+
+    directory: str
+    name: str
+    group: int
+    document: bytes
+
+
+class _Row(NamedTuple):
+    """A name that is looked up."""
+
+    vnode: int
+    directory: str
+    name: str
+
+
+class _Way:
+    """To one shard, single and in batches."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.puts = Batches(self._put)
+        self.lookups = Batches(self._lookup)
+
+    async def _put(self, puts: Sequence[_Put], deadline: float) -> Sequence[str | None]:
+        """In the order that keeps two batches from waiting for each other; two puts of a name stay in theirs."""
+        order = sorted(range(len(puts)), key=lambda number: (puts[number].directory, puts[number].name))
+        groups = sorted({put.group for put in puts if put.group})
+        document = (b"[" + b",".join(puts[number].document for number in order) + b"]").decode()
+        sql = "SELECT * FROM metadata.put_entries($1, $2, $3)"
+        rows = await self.shard.call(sql, groups, document, ENTRIES_MAX, deadline=deadline, writes=True)
+        words: list[str | None] = [None] * len(puts)
+        for number, word in zip(order, rows[0]["refused"], strict=True):
+            words[number] = word
+        return words
+
+    async def _lookup(self, names: Sequence[_Row], deadline: float) -> Sequence[tuple[bool, Entry | None]]:
+        sql = "SELECT * FROM metadata.lookup_all($1, $2, $3)"
+        columns = [list(column) for column in zip(*names, strict=True)]
+        rows = await self.shard.call(sql, *columns, deadline=deadline, writes=False)
+        return [
+            (row["directory_active"], _entry(msgspec.json.decode(row["entry"])) if row["entry"] else None)
+            for row in rows
+        ]
+
+
 class PostgresMetadata:
     """`mobula.metadata.model.Metadata` on the shards. `start` it on the event loop, `stop` it at the end."""
 
@@ -75,7 +124,7 @@ class PostgresMetadata:
         self._postgres = postgres
         self._map: shard_map.ShardMap | None = None
         self._mapped = asyncio.Event()
-        self._shards: dict[int, Shard] = {}
+        self._ways: dict[int, _Way] = {}
         self._groups: tuple[float, list[Group]] = (0.0, [])
         self._groups_lock = asyncio.Lock()
 
@@ -85,8 +134,8 @@ class PostgresMetadata:
 
     def stop(self) -> None:
         """Drop all connections."""
-        for shard in self._shards.values():
-            shard.stop()
+        for way in self._ways.values():
+            way.shard.stop()
 
     def _on_map(self, node: Node | None) -> None:
         if node is None:
@@ -103,10 +152,13 @@ class PostgresMetadata:
 
     def shard(self, number: int) -> Shard:
         """The shard of that number, followed from the first time it is asked for."""
-        if number not in self._shards:
-            self._shards[number] = Shard(number, self._postgres, self._zookeeper)
-            self._shards[number].start()
-        return self._shards[number]
+        return self._way(number).shard
+
+    def _way(self, number: int) -> _Way:
+        if number not in self._ways:
+            self._ways[number] = _Way(Shard(number, self._postgres, self._zookeeper))
+            self._ways[number].shard.start()
+        return self._ways[number]
 
     @property
     def ready(self) -> bool:
@@ -120,8 +172,8 @@ class PostgresMetadata:
     def _deadline(self) -> float:
         return time.monotonic() + self._deadline_s
 
-    async def _route(self, directory: str, deadline: float) -> tuple[Shard, int]:
-        """The shard and the vnode of a directory's children."""
+    async def _route(self, directory: str, deadline: float) -> tuple[_Way, int]:
+        """To the shard of a directory's children, and their vnode."""
         if self._map is None:
             try:
                 await asyncio.wait_for(self._mapped.wait(), deadline - time.monotonic())
@@ -129,20 +181,22 @@ class PostgresMetadata:
                 raise Unavailable("route a request: the shard map has never been read from ZooKeeper") from error
             assert self._map is not None  # noqa: S101
         vnode = shard_map.vnode_of(directory)
-        return self.shard(self._map.shard_of(vnode)), vnode
+        return self._way(self._map.shard_of(vnode)), vnode
 
     async def _row(self, directory: str, sql: str, *args: object, deadline: float, writes: bool) -> Any:
         """The one row of a function of schema metadata, called with the directory's vnode and path first."""
-        shard, vnode = await self._route(directory, deadline)
-        return (await shard.call(sql, vnode, directory, *args, deadline=deadline, writes=writes))[0]
+        way, vnode = await self._route(directory, deadline)
+        return (await way.shard.call(sql, vnode, directory, *args, deadline=deadline, writes=writes))[0]
 
     async def lookup(self, directory: str, name: str) -> Lookup:
         deadline = self._deadline()
-        sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
-        row = await self._row(directory, sql, name, deadline=deadline, writes=False)
-        entry = _entry(msgspec.json.decode(row["entry"])) if row["entry"] else None
-        exists = row["directory_active"] or is_root(directory) or await self._exists(directory, deadline)
-        return Lookup(entry, exists)
+        active, entry = await self._look(directory, name, deadline)
+        return Lookup(entry, active or is_root(directory) or await self._exists(directory, deadline))
+
+    async def _look(self, directory: str, name: str, deadline: float) -> tuple[bool, Entry | None]:
+        """Whether the directory is active, and what is in it under that name."""
+        way, vnode = await self._route(directory, deadline)
+        return await way.lookups.ask(_Row(vnode, directory, name), deadline)
 
     async def _exists(self, path: str, deadline: float) -> bool:
         """A directory without an active row is one all the same if its mkdir stopped half way: finish that."""
@@ -161,29 +215,28 @@ class PostgresMetadata:
         deadline: float,
     ) -> bool:
         """Put it; False if a directory's entry belongs to a later incarnation. Raises what `put_object` and `put_directory` raise."""
+        way, vnode = await self._route(directory, deadline)
         any_of, none_of = _lists(precondition)
-        document = _document(entry, incarnation)
-        for attempt in (1, 2):
-            row = await self._row(
-                directory, "SELECT * FROM metadata.put_entry($1, $2, $3, $4, $5, $6, $7, $8, $9)", document, insert, parent_is_root,
-                epoch, any_of, none_of, ENTRIES_MAX, deadline=deadline, writes=True,
-            )  # fmt: skip
-            if row["refused"] != "directory_missing":
-                break
-            if attempt == 2 or not await self._exists(directory, deadline):
+        document = _columns(entry) | {
+            "vnode": vnode, "directory": directory, "incarnation": incarnation, "insert": insert, "parent_is_root": parent_is_root,
+            "epoch": epoch, "any_of": any_of, "none_of": none_of,
+        }  # fmt: skip
+        put = _Put(directory, entry.name, entry.group, msgspec.json.encode(document))
+        refused = await way.puts.ask(put, deadline)
+        if refused == "directory_missing":
+            if not await self._exists(directory, deadline):
                 raise await self._why_missing(directory, deadline)
-        if row["refused"] == "overtaken":
+            refused = await way.puts.ask(put, deadline)
+            if refused == "directory_missing":
+                raise await self._why_missing(directory, deadline)
+        if refused == "overtaken":
             return False
-        _refuse(row["refused"], f"{directory}/{entry.name}")
+        _refuse(refused, f"{directory}/{entry.name}")
         return True
 
     async def _why_missing(self, directory: str, deadline: float) -> MetadataError:
-        above, name = split(directory)
-        sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
-        row = await self._row(above, sql, name, deadline=deadline, writes=False)
-        if row["entry"] and _entry(msgspec.json.decode(row["entry"])).kind is Kind.OBJECT:
-            return ParentNotDirectory(directory)
-        return DirectoryMissing(directory)
+        _, found = await self._look(*split(directory), deadline)
+        return (ParentNotDirectory if found and found.kind is Kind.OBJECT else DirectoryMissing)(directory)
 
     async def put_object(
         self, directory: str, entry: Entry, *, group_epoch: int, precondition: Precondition, parent_is_root: bool
@@ -300,9 +353,8 @@ class PostgresMetadata:
                 await ask(path, "SELECT * FROM metadata.finish_directory($1, $2, $3, $4)", number, state.value)
                 return None
             case two_shards.Look():
-                sql = "SELECT * FROM metadata.lookup($1, $2, $3)"
-                row = await self._row(above, sql, name, deadline=deadline, writes=False)
-                return _entry(msgspec.json.decode(row["entry"])).kind if row["entry"] else None
+                _, found = await self._look(above, name, deadline)
+                return found.kind if found else None
             case two_shards.Put(number, insert):
                 assert put is not None  # noqa: S101 (only put_directory's plan has this step)
                 return await put(incarnation=number, insert=insert)
@@ -399,15 +451,15 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _document(entry: Entry, incarnation: int) -> str:
-    """An entry as the row's JSON."""
-    return _json({
+def _columns(entry: Entry) -> dict[str, object]:
+    """An entry as the row's JSON, without the columns that say where it is."""
+    return {
         "name": entry.name, "kind": entry.kind.value, "mtime": entry.mtime.isoformat(), "headers": dict(entry.headers),
         "role_tags": list(entry.role_tags), "etag": entry.etag, "size": entry.size_bytes, "md5": f"\\x{entry.md5.hex()}",
         "content_type": entry.content_type, "object_id": str(entry.object_id) if entry.object_id else None,
         "account": str(entry.account) if entry.account else None, "group_id": entry.group, "copies": entry.copies,
-        "incarnation": incarnation, "reference": str(entry.reference) if entry.reference else None,
-    })  # fmt: skip
+        "reference": str(entry.reference) if entry.reference else None,
+    }  # fmt: skip
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:

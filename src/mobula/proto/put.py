@@ -8,7 +8,8 @@
 
 Invariant (tested with every interruption): `Reply` of success comes only after `wanted` copies in that many servers of one group are stored
 with equal size and MD5, and after `Commit` has been answered. Whatever ends otherwise leaves at most files that no entry names.
-Hence no `Abort` after `Commit`: the entry may be there already, or come to be, and it names the copies.
+Hence no `Abort` after `Commit`, unless the commit is known to be refused: the entry may be there already, or come to be, and it names
+the copies.
 
 Every server that was asked is told to abort when its group is given up or the PUT fails, whether it has answered or not; an event of a
 server outside the present group is the driver's mistake, as it has to drop what it hears of servers that it was told to abort.
@@ -155,7 +156,7 @@ class Put:
         return self._fail(f"{server}: {why}")
 
     def abandoned(self, why: str) -> list[Effect]:
-        """The client went away, what it sent is not what it said, or the commit was refused or not answered."""
+        """The client went away, what it sent is not what it said, or the commit was not answered."""
         return [] if self.state in {State.DONE, State.FAILED} else self._fail(why)
 
     def committed(self) -> list[Effect]:
@@ -163,6 +164,12 @@ class Put:
         self._must_be(State.COMMITTING)
         self.state = State.DONE
         return [Reply()]
+
+    def commit_refused(self, why: str) -> list[Effect]:
+        """The metadata tier has said that it did not write the entry, and never will."""
+        self._must_be(State.COMMITTING)
+        self.state, self.why = State.FAILED, why
+        return [Abort(self.servers), Reply(why)]
 
     def _fail(self, why: str) -> list[Effect]:
         servers = self.servers if self.state != State.COMMITTING else ()

@@ -14,18 +14,27 @@ import structlog
 from mobula.core import conditions as preconditions
 from mobula.core.dates import http_date
 from mobula.core.errors import ApiError, unavailable
-from mobula.core.media import acceptable, content_type, cors_on_read, kept_headers
+from mobula.core.media import (
+    acceptable,
+    content_type,
+    cors_on_read,
+    is_directory_type,
+    is_link_type,
+    kept_headers,
+)
 from mobula.core.ranges import ByteRange, RangeNotSatisfiable, SeveralRanges, parse_range
 from mobula.metadata.model import (
     Entry,
     Kind,
+    MetadataError,
+    OutcomeUnknown,
     Precondition,
     StorageServer,
 )
 from mobula.webapi.context import Context, Store
 from mobula.webapi.directories import store_directory
 from mobula.webapi.placement import address_of, choose
-from mobula.webapi.upload import Upload, Wish, check_md5
+from mobula.webapi.upload import WHOLE_BYTES, Upload, Wish, check_md5
 from mobula.wire.storage_client import StorageError, StorageUnavailable, StoredCopy
 
 log = structlog.get_logger()
@@ -107,13 +116,35 @@ def read_md5(value: str | None) -> bytes | None:
     return digest
 
 
-async def put(context: Context, store: Store) -> None:
-    """``PUT`` of an object: copies first, metadata last and once."""
+def admit(context: Context) -> tuple[Precondition, Wish]:
+    """All of these steps."""
     precondition = conditions_hold(context, context.found.entry)
     target_is_no_root(context)
     wish = read_wish(context)
     target_is_no_directory(context)
     context.require_parent()
+    return precondition, wish
+
+
+def needs_no_look(context: Context) -> bool:
+    """A PUT whose body is so small that it is taken before anything is known, unless its sender waits to be told to send it."""
+    request = context.request
+    kind = context.header("content-type")
+    return (
+        request.method == "PUT"
+        and not request.chunked
+        and (request.content_length or 0) <= WHOLE_BYTES
+        and not request.expects_continue
+        and not preconditions.parse(context.header).any
+        and not context.query.get("metadata")
+        and not is_directory_type(kind)
+        and not is_link_type(kind)
+    )
+
+
+async def put(context: Context, store: Store) -> None:
+    """``PUT`` of an object: copies first, metadata last and once."""
+    precondition, wish = admit(context)
     headers = kept_headers(context.request.headers, directory=False)
     if context.path.namespace == "public":
         headers.setdefault("access-control-allow-origin", "*")
@@ -133,10 +164,16 @@ async def put(context: Context, store: Store) -> None:
         object_id=upload.object_id if upload else uuid.uuid4(), account=context.owner.uuid,
         group=upload.group.id if upload and stored.size_bytes else 0, copies=wish.copies if stored.size_bytes else 0,
     )  # fmt: skip
-    await store.metadata.put_object(
-        context.directory, entry, group_epoch=upload.group.epoch if upload else 0, precondition=precondition,
-        parent_is_root=context.path.parent.is_root,
-    )  # fmt: skip
+    try:
+        await store.metadata.put_object(
+            context.directory, entry, group_epoch=upload.group.epoch if upload else 0, precondition=precondition,
+            parent_is_root=context.path.parent.is_root,
+        )  # fmt: skip
+    except MetadataError as error:
+        if upload and not isinstance(error, OutcomeUnknown):
+            upload.machine.commit_refused(str(error))
+            await upload.discard()
+        raise
     if upload:
         upload.machine.committed()
     answer = [

@@ -90,10 +90,10 @@ class Upload:
             if time.monotonic() - self._began_s > COMMIT_DEADLINE_S / 2:
                 raise unavailable("the upload took longer than its copies may wait for their entry")
             if not self._size_bytes:
-                await self._discard()  # a body of unknown length that turned out empty: such an object has no copies
+                await self.discard()  # a body of unknown length that turned out empty: such an object has no copies
         except BaseException:
             self.machine.abandoned("ended before its commit")
-            await self._discard()
+            await self.discard()
             raise
         return stored
 
@@ -253,7 +253,7 @@ class Upload:
             writer.abort()
         self._writers.clear()
 
-    async def _discard(self) -> None:
+    async def discard(self) -> None:
         """Drop what the servers have, as far as they can be asked; what stays is swept, as no entry names it."""
         servers = [*self._whole, *(s for s in self.machine.servers if s.id in self._writers)]
         self._abort()

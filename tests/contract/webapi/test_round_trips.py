@@ -1,5 +1,7 @@
 """How often a request asks the metadata tier: each call is a round trip to a shard, a write waits for a replica too.
 
+A small PUT asks once, as the write refuses whatever a look would have found; who waits for 100 Continue is looked up for first.
+
 (`link_object` of the tier in memory puts by `put_object`; PostgreSQL's is three writes, decision 0004.)
 """
 
@@ -39,7 +41,8 @@ def counted(region: LocalRegion) -> list[str]:
 @pytest.mark.parametrize(
     ("method", "path", "headers", "wanted"),
     [
-        ("PUT", "new", {}, ["lookup", "put_object"]),
+        ("PUT", "new", {}, ["put_object"]),
+        ("PUT", "new", {"Expect": "100-continue"}, ["lookup", "put_object"]),
         ("PUT", "o", {"If-Match": "*"}, ["lookup", "put_object"]),
         ("GET", "o", {}, ["lookup"]),
         ("HEAD", "o", {}, ["lookup"]),
@@ -48,7 +51,8 @@ def counted(region: LocalRegion) -> list[str]:
         ("PUT", "e", {"Content-Type": "application/json; type=directory"}, ["lookup", "put_directory"]),
         ("PUT", "l", {"Content-Type": LINK, "Location": "/ann/stor/o"}, ["lookup", "lookup", "link_object", "put_object"]),
         ("OPTIONS", "o", {}, ["lookup"]),
-        ("PUT", "no/x", {}, ["lookup", "lookup"]),
+        ("PUT", "no/x", {}, ["put_object", "lookup", "lookup"]),
+        ("PUT", "no/x", {"Expect": "100-continue"}, ["lookup", "lookup"]),
     ],
 )  # fmt: skip
 def test_a_request_asks_no_oftener_than_it_must(
