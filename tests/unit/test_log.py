@@ -44,6 +44,18 @@ def test_a_line_carries_the_request_it_belongs_to(lines: io.StringIO) -> None:
     assert "request_id" not in outside
 
 
+def test_the_line_of_a_request_is_like_any_other(lines: io.StringIO) -> None:
+    def handle() -> None:
+        log.bind_request("r-1")
+        log.get_logger().info("request", status=204, path="/\n")
+
+    log.request_line(logging.INFO, "r-1", {"status": 204, "path": "/\n"})
+    log.request_line(logging.DEBUG, "r-2", {})
+    contextvars.copy_context().run(handle)
+    written, plain = (json.loads(line) | {"time": 0} for line in lines.getvalue().splitlines())
+    assert written == plain
+
+
 def test_an_exception_is_told_on_its_line(lines: io.StringIO) -> None:
     try:
         raise OSError("disk\ngone")

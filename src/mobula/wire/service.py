@@ -14,6 +14,7 @@ import datetime as dt
 import functools
 import gc
 import hashlib
+import logging
 import os
 import signal
 import socket
@@ -27,7 +28,6 @@ from typing import Protocol
 import click
 import msgspec
 import prometheus_client
-import structlog
 import uvloop
 
 from mobula import VERSION
@@ -171,8 +171,7 @@ class Frame[C: Config]:
         servers: list[HttpServer] = []
         ports: list[int] = []
         for port, handler in self._listeners():
-            observe = functools.partial(_observe, logger)
-            server = HttpServer(handler, identity=self._identity, limits=self._limits, observe=observe)
+            server = HttpServer(handler, identity=self._identity, limits=self._limits, observe=_observe)
             try:
                 ports.append(await server.listen(listen, port, tls=tls, reuse_port=reuse_port))
             except OSError as error:
@@ -286,22 +285,22 @@ def _durations(method: str, status: int) -> prometheus_client.Histogram:
     return _requests.labels(method, status)
 
 
-def _observe(
-    logger: structlog.typing.FilteringBoundLogger, request: Request, response: Response, seconds: float
-) -> None:
+def _observe(request: Request, response: Response, seconds: float) -> None:
     _durations(request.method, response.status).observe(seconds)
     _received.inc(request.received_bytes)
     _sent.inc(response.sent_bytes)
-    say = logger.debug if request.path in _OWN_PATHS else logger.info
-    say(
-        "request",
-        method=request.method,
-        path=request.path.decode("latin-1"),
-        status=response.status,
-        ms=round(seconds * 1000, 2),
-        received_bytes=request.received_bytes,
-        sent_bytes=response.sent_bytes,
-        peer=request.peer,
+    log.request_line(
+        logging.DEBUG if request.path in _OWN_PATHS else logging.INFO,
+        request.request_id,
+        {
+            "method": request.method,
+            "path": request.path.decode("latin-1"),
+            "status": response.status,
+            "ms": round(seconds * 1000, 2),
+            "received_bytes": request.received_bytes,
+            "sent_bytes": response.sent_bytes,
+            "peer": request.peer,
+        },
     )
 
 
