@@ -67,6 +67,31 @@ Put = Callable[..., Awaitable[bool]]
 """`_put_entry` of one mkdir; takes `incarnation` and `insert`"""
 
 
+class _Stored(msgspec.Struct):
+    """A row of metadata.entry, as its JSON says it."""
+
+    name: str
+    kind: Kind
+    mtime: dt.datetime
+    headers: dict[str, str]
+    role_tags: tuple[str, ...]
+    etag: str
+    size: int
+    md5: str
+    content_type: str
+    object_id: uuid.UUID | None
+    account: uuid.UUID | None
+    group_id: int
+    copies: int
+    reference: uuid.UUID | None = None
+    """a shard may not have migrated yet"""
+
+
+# Made at import: msgspec is not safe when several threads are the first to decode a type.
+_stored = msgspec.json.Decoder(_Stored)
+_page = msgspec.json.Decoder(list[_Stored])
+
+
 @dataclass(frozen=True, slots=True)
 class _Put:
     """An entry on its way into a batch."""
@@ -110,8 +135,7 @@ class _Way:
         columns = [list(column) for column in zip(*names, strict=True)]
         rows = await self.shard.call(sql, *columns, deadline=deadline, writes=False)
         return [
-            (row["directory_active"], _entry(msgspec.json.decode(row["entry"])) if row["entry"] else None)
-            for row in rows
+            (row["directory_active"], _entry(_stored.decode(row["entry"])) if row["entry"] else None) for row in rows
         ]
 
 
@@ -308,7 +332,7 @@ class PostgresMetadata:
             list(role_tags), content_type, any_of, none_of, deadline=self._deadline(), writes=True,
         )  # fmt: skip
         _refuse(row["refused"], f"{directory}/{name}")
-        return _entry(msgspec.json.decode(row["entry"]))
+        return _entry(_stored.decode(row["entry"]))
 
     async def delete_object(self, directory: str, name: str, *, precondition: Precondition) -> None:
         any_of, none_of = _lists(precondition)
@@ -367,10 +391,10 @@ class PostgresMetadata:
     async def list_directory(self, path: str, page: Page) -> Listing:
         deadline = self._deadline()
         row = await self._row(
-            path, "SELECT * FROM metadata.list_directory($1, $2, $3, $4, $5, $6, $7)", page.limit, page.marker,
+            path, "SELECT * FROM metadata.page($1, $2, $3, $4, $5, $6, $7)", page.limit, page.marker,
             "mtime" if page.by_mtime else "name", page.reverse, page.kind.value if page.kind else None, deadline=deadline, writes=False,
         )  # fmt: skip
-        entries = [_entry(document) for document in msgspec.json.decode(row["entries"])]
+        entries = [_entry(stored) for stored in _page.decode(row["entries"])]
         if (
             not row["directory_active"]
             and not row["total"]
@@ -462,14 +486,11 @@ def _columns(entry: Entry) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-    """An entry from the row's JSON."""
+def _entry(stored: _Stored) -> Entry:
     return Entry(
-        name=row["name"], kind=Kind(row["kind"]), mtime=dt.datetime.fromisoformat(row["mtime"]), headers=row["headers"],
-        role_tags=tuple(row["role_tags"]), etag=row["etag"], size_bytes=row["size"], md5=bytes.fromhex(row["md5"][2:]),
-        content_type=row["content_type"], object_id=uuid.UUID(row["object_id"]) if row["object_id"] else None,
-        account=uuid.UUID(row["account"]) if row["account"] else None, group=row["group_id"], copies=row["copies"],
-        reference=uuid.UUID(row["reference"]) if row.get("reference") else None,  # a shard may not have migrated yet
+        name=stored.name, kind=stored.kind, mtime=stored.mtime, headers=stored.headers, role_tags=stored.role_tags, etag=stored.etag,
+        size_bytes=stored.size, md5=bytes.fromhex(stored.md5[2:]), content_type=stored.content_type, object_id=stored.object_id,
+        account=stored.account, group=stored.group_id, copies=stored.copies, reference=stored.reference,
     )  # fmt: skip
 
 

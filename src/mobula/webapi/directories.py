@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import json
 from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from mobula.core.dates import http_date, iso_ms, parse_date
 from mobula.core.errors import ApiError
@@ -74,7 +75,7 @@ def line(entry: Entry) -> bytes:
         }
         if "content-disposition" in entry.headers:
             value["contentDisposition"] = entry.headers["content-disposition"]
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return msgspec.json.encode(value) + b"\n"
 
 
 async def put(context: Context, metadata: Metadata) -> None:

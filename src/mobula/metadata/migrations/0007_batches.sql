@@ -96,11 +96,33 @@ END$$;
 
 -- As lookup, for several names; answers in their order.
 CREATE FUNCTION metadata.lookup_all(p_vnodes int[], p_directories text[], p_names text[])
-RETURNS TABLE (generation bigint, directory_active boolean, entry jsonb) LANGUAGE plpgsql VOLATILE AS $$
+RETURNS TABLE (generation bigint, directory_active boolean, entry json) LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   -- One statement: what it reads is at least as old as its look at the lease.
   RETURN QUERY SELECT fence.leased(),
     EXISTS (SELECT FROM metadata.directory d WHERE d.vnode = w.vnode AND d.path = w.directory AND d.state = 'active'),
-    (SELECT to_jsonb(e) FROM metadata.entry e WHERE e.vnode = w.vnode AND e.directory = w.directory AND e.name = w.name)
+    (SELECT row_to_json(e) FROM metadata.entry e WHERE e.vnode = w.vnode AND e.directory = w.directory AND e.name = w.name)
   FROM unnest(p_vnodes, p_directories, p_names) WITH ORDINALITY w (vnode, directory, name, number) ORDER BY w.number;
+END$$;
+
+-- As list_directory, but json: to make jsonb of a page takes three times as long.
+CREATE FUNCTION metadata.page(
+  p_vnode int, p_path text, p_limit int, p_marker text, p_order text, p_reverse boolean, p_kind text
+) RETURNS TABLE (generation bigint, directory_active boolean, total bigint, entries json) LANGUAGE plpgsql AS $$
+DECLARE
+  page json;
+  statement text;
+BEGIN
+  -- Four directions, each with an ORDER BY that an index or a plain sort can serve.
+  statement := 'SELECT coalesce(json_agg(p.e), ''[]'') FROM (SELECT row_to_json(e) AS e FROM metadata.entry e '
+    || 'WHERE e.vnode = $1 AND e.directory = $2 AND ($3 IS NULL OR e.kind = $3) AND ($4 IS NULL OR '
+    || CASE WHEN p_order = 'name' AND NOT p_reverse THEN 'e.name >= $4 COLLATE "C") ORDER BY e.name'
+            WHEN p_order = 'name' THEN 'e.name <= $4 COLLATE "C") ORDER BY e.name DESC'
+            WHEN NOT p_reverse THEN 'date_trunc(''milliseconds'', e.mtime) <= $4::timestamptz) ORDER BY e.mtime DESC, e.name'
+            ELSE 'date_trunc(''milliseconds'', e.mtime) >= $4::timestamptz) ORDER BY e.mtime, e.name' END
+    || ' LIMIT $5) p';
+  EXECUTE statement INTO page USING p_vnode, p_path, p_kind, p_marker, p_limit;
+  RETURN QUERY SELECT fence.leased(),
+    EXISTS (SELECT FROM metadata.directory d WHERE d.vnode = p_vnode AND d.path = p_path AND d.state = 'active'),
+    metadata.entries_of(p_vnode, p_path), page;
 END$$;
