@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ BOUND_S = 10.0
 
 @dataclass
 class Storage:
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     address: Address
     data_dir: Path
 
@@ -73,24 +74,28 @@ def start(folder: Path, **fields: object) -> Storage:
     }
     path = folder / "storage.json"
     path.write_text(json.dumps(config))
-    process = subprocess.Popen(
-        # It ends with this run of the tests, however that ends.
-        ["setpriv", "--pdeathsig=KILL", sys.executable, "-m", "mobula.storage", "--config", str(path)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(SOURCES)},
-    )
-    assert process.stderr is not None
-    for line in process.stderr:  # ends when the process does
-        event = json.loads(line)
-        if event["event"] == "ready":
-            return Storage(process, Address("127.0.0.1", event["port"]), folder / "objects")
-    raise AssertionError(f"the storage server ended with {process.wait()}")
+    log = folder / "storage.log"  # no pipe, which would have to be emptied
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            # It ends with this run of the tests, however that ends.
+            ["setpriv", "--pdeathsig=KILL", sys.executable, "-m", "mobula.storage", "--config", str(path)],
+            stderr=out,
+            env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        )
+    deadline_s = time.monotonic() + BOUND_S
+    while process.poll() is None and time.monotonic() < deadline_s:
+        for line in log.read_bytes().split(b"\n")[:-1]:
+            event = json.loads(line)
+            if event["event"] == "ready":
+                return Storage(process, Address("127.0.0.1", event["port"]), folder / "objects")
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError(f"the storage server did not start: {process.wait()}, {log.read_text()}")
 
 
 def end(storage: Storage) -> None:
     storage.process.kill()
-    storage.process.communicate(timeout=BOUND_S)
+    storage.process.wait(BOUND_S)
 
 
 @pytest.fixture(scope="module")
@@ -329,3 +334,70 @@ async def test_the_status_tells_who_and_how_much(storage: Storage) -> None:
     async with speaking() as client:
         capacity = await client.capacity(storage.address)
         assert capacity.size_bytes == status["size_bytes"]
+
+
+class Busy:
+    """Puts small objects, and deletes some, until the server is gone; what was acknowledged, and what may have happened."""
+
+    def __init__(self, server: Address, seed: int) -> None:
+        self.server = server
+        self.random = random.Random(seed)  # noqa: S311
+        self.there: dict[str, bytes] = {}
+        self.gone: dict[str, bytes] = {}
+        self.asked: set[str] = set()
+        """of these no answer came"""
+
+    async def work(self, client: StorageClient) -> None:
+        with contextlib.suppress(StorageUnavailable):
+            while True:
+                object_id, data = new_id(), self.random.randbytes(self.random.choice([0, 1, 1000, 65_536]))
+                self.asked.add(object_id)
+                await client.put(self.server, ACCOUNT, object_id, data)
+                self.there[object_id] = data
+                self.asked.discard(object_id)
+                if self.random.random() < 0.3:
+                    victim = self.random.choice(list(self.there))
+                    lost = self.there.pop(victim)
+                    self.asked.add(victim)
+                    await client.delete(self.server, ACCOUNT, victim, len(lost), md5(lost))
+                    self.gone[victim] = lost
+                    self.asked.discard(victim)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_what_was_acknowledged_survives_a_kill_and_the_loss_of_every_unsynced_file(
+    tmp_path: Path, seed: int
+) -> None:
+    """A file system may have none of the files that were not synced; the log brings them back."""
+    storage = start(tmp_path)
+    try:
+        busy = Busy(storage.address, seed)
+        async with speaking() as client:
+            tasks = [asyncio.create_task(busy.work(client)) for _ in range(8)]
+            wanted = busy.random.randint(50, 400)
+            async with asyncio.timeout(BOUND_S):
+                while len(busy.there) + len(busy.gone) < wanted:  # noqa: ASYNC110 (the state is another process's)
+                    await asyncio.sleep(0.001)
+            storage.process.kill()
+            storage.process.wait(BOUND_S)
+            await asyncio.gather(*tasks)
+        assert busy.gone
+        for path in (storage.data_dir / ACCOUNT).iterdir():
+            if busy.random.random() < 0.5:
+                path.unlink()
+            elif busy.random.random() < 0.5:
+                os.truncate(path, 0)
+    finally:
+        end(storage)
+    storage = start(tmp_path)
+    try:
+        async with speaking() as client:
+            for object_id, data in busy.there.items():
+                assert await read(client, storage.address, object_id, data) == data
+            for object_id, data in busy.gone.items():
+                with pytest.raises(CopyMissing):
+                    await read(client, storage.address, object_id, data)
+        ids = {path.name.partition(".")[0] for path in storage.files()}
+        assert ids - busy.there.keys() <= busy.asked
+    finally:
+        end(storage)

@@ -143,10 +143,11 @@ def on_host(script: str, *argv: str, stdin: str = "") -> subprocess.CompletedPro
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """A storage host's files: three objects, an upload, and what does not belong there."""
+    """A storage host's files: three objects, an upload, a segment of the log, and what does not belong there."""
     root = tmp_path / "objects"
-    for folder in (ACCOUNT, "tmp", "lost+found"):
+    for folder in (ACCOUNT, "tmp", "log", "lost+found"):
         (root / folder).mkdir(parents=True)
+    (root / "log" / "1").touch()
     for number in (3, 1, 2):
         (root / ACCOUNT / f"{IDS[number]}.5.{MD5}").write_bytes(b"bytes" if number != 2 else b"bytez")
     (root / "tmp" / IDS[4]).write_bytes(b"on its way")

@@ -28,13 +28,25 @@ def files(tmp_path: Path) -> ObjectFiles:
     return files
 
 
+def put(files: ObjectFiles, object_id: str, *pieces: bytes) -> ObjectName:
+    """A whole upload."""
+    upload = files.create(ACCOUNT, object_id, None)
+    try:
+        for piece in pieces:
+            upload.write(memoryview(piece))
+        return upload.commit()
+    except BaseException:
+        upload.abort()
+        raise
+
+
 def everything(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
 def test_a_stored_object_is_named_by_what_it_holds(files: ObjectFiles, tmp_path: Path) -> None:
     object_id = new_id()
-    name = files.put(ACCOUNT, object_id, [b"ab", b"c"])
+    name = put(files, object_id, b"ab", b"c")
     assert name.path == f"{ACCOUNT}/{object_id}.3.900150983cd24fb0d6963f7d28e17f72"
     assert everything(tmp_path) == [name.path]
     assert (tmp_path / name.path).read_bytes() == b"abc"
@@ -71,13 +83,13 @@ def test_the_file_is_synced_before_and_after_its_rename(
 
 def test_an_id_is_used_once(files: ObjectFiles, tmp_path: Path) -> None:
     object_id = new_id()
-    files.put(ACCOUNT, object_id, [b"abc"])
+    put(files, object_id, b"abc")
     with pytest.raises(ObjectExists):
-        files.put(ACCOUNT, object_id, [b"other"])
+        put(files, object_id, b"other")
     restarted = ObjectFiles(tmp_path, fill_max=1.0)
     restarted.start()
     with pytest.raises(ObjectExists):
-        restarted.put(ACCOUNT, object_id, [b"abc"])
+        put(restarted, object_id, b"abc")
     assert len(everything(tmp_path)) == 1
 
 
@@ -117,8 +129,8 @@ def test_an_upload_that_could_not_be_placed_does_not_use_its_id_up(
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", full)
         with pytest.raises(NoSpace):
-            files.put(ACCOUNT, object_id, [b"abc"])
-    files.put(ACCOUNT, object_id, [b"abc"])
+            put(files, object_id, b"abc")
+    put(files, object_id, b"abc")
     assert len(everything(tmp_path)) == 1
 
 
@@ -129,14 +141,14 @@ def test_an_aborted_upload_leaves_nothing_and_its_id_free(files: ObjectFiles, tm
     upload.abort()
     upload.abort()
     assert everything(tmp_path) == []
-    files.put(ACCOUNT, object_id, [b"abc"])
+    put(files, object_id, b"abc")
 
 
 def test_a_start_removes_what_a_crash_left(files: ObjectFiles, tmp_path: Path) -> None:
     upload = files.create(ACCOUNT, new_id(), None)
     upload.write(memoryview(b"abc"))
     os.close(upload.fd)
-    kept = files.put(ACCOUNT, new_id(), [b"x"])
+    kept = put(files, new_id(), b"x")
     assert ObjectFiles(tmp_path, fill_max=1.0).start() == 1
     assert everything(tmp_path) == [kept.path]
 
@@ -147,7 +159,7 @@ def test_a_full_pool_takes_nothing(files: ObjectFiles, tmp_path: Path) -> None:
     full = ObjectFiles(tmp_path, fill_max=0.0)
     full.start()
     with pytest.raises(NoSpace):
-        full.put(ACCOUNT, new_id(), [b"abc"])
+        put(full, new_id(), b"abc")
     assert everything(tmp_path) == []
 
 
@@ -161,7 +173,7 @@ def test_a_disk_that_fills_up_in_the_middle_says_so(files: ObjectFiles, tmp_path
 
 
 def test_a_deleted_object_is_gone(files: ObjectFiles) -> None:
-    name = files.put(ACCOUNT, new_id(), [b"abc"])
+    name = put(files, new_id(), b"abc")
     assert files.exists(name)
     files.delete(name)
     assert not files.exists(name)
@@ -199,6 +211,6 @@ def test_a_name_that_is_nearly_right_is_refused(name: str) -> None:
 
 def test_a_cached_read_gives_all_bytes_or_none(files: ObjectFiles) -> None:
     data = os.urandom(10_000)
-    name = files.put(ACCOUNT, new_id(), [data])
+    name = put(files, new_id(), data)
     assert files.read_cached(name) in (None, data)
     assert hashlib.md5(data, usedforsecurity=False).hexdigest() == name.md5

@@ -14,6 +14,7 @@ from mobula.core import log
 from mobula.core.capability import HEADER, CapabilityRefused, verify
 from mobula.core.clock import Clock, SystemClock
 from mobula.core.ranges import ByteRange, RangeNotSatisfiable, SeveralRanges, parse_range
+from mobula.storage.commits import Commits
 from mobula.storage.config import StorageConfig
 from mobula.storage.files import (
     CAPACITY_AGE_S,
@@ -50,6 +51,7 @@ class ObjectServer:
     def __init__(self, config: StorageConfig, files: ObjectFiles, clock: Clock) -> None:
         self._keys = config.keys()
         self._files = files
+        self._commits = Commits(files)
         self._clock = clock
         self._watch: asyncio.Task[None] | None = None
         self._pool_error = ""
@@ -57,12 +59,14 @@ class ObjectServer:
 
     async def start(self) -> None:
         removed = await self._on_disk(self._files.start)
-        log.get_logger().info("data directory ready", unfinished_uploads_removed=removed)
+        restored = await self._on_disk(self._commits.start)
+        log.get_logger().info("data directory ready", unfinished_uploads_removed=removed, files_restored=restored)
         self._watch = asyncio.create_task(self._watch_pool())
 
     async def stop(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
+        await self._on_disk(self._commits.stop)
         self._disk.shutdown(wait=True)
 
     async def _watch_pool(self) -> None:
@@ -77,7 +81,7 @@ class ObjectServer:
 
     def status(self) -> Mapping[str, object]:
         capacity = self._files.capacity
-        why = self._pool_error
+        why = self._pool_error or self._commits.trouble
         if capacity.age_s > _SILENT_S:
             why = why or f"the pool has not answered for {capacity.age_s:.0f} s"
         return {
@@ -104,7 +108,10 @@ class ObjectServer:
             name = ObjectName.parse(parts[2], parts[3])
             self._authorise(request, name.object_id, name.size_bytes)
             if request.method == "DELETE":
-                await self._on_disk(partial(self._files.delete, name))
+                if self._commits.holds(name):
+                    await self._commits.delete(name)
+                else:
+                    await self._on_disk(partial(self._files.delete, name))
                 await response.send(204)
             else:
                 await self._get(request, response, name)
@@ -122,7 +129,7 @@ class ObjectServer:
         self._authorise(request, object_id, announced_bytes)
         if announced_bytes is not None and announced_bytes <= _SMALL_BYTES and not request.expects_continue:
             body = await request.body(_SMALL_BYTES)
-            name = await self._on_disk(partial(self._files.put, account, object_id, [body]))
+            name = await self._commits.put(account, object_id, body)
         else:
             name = await self._receive(request, account, object_id, announced_bytes)
         await response.send(204, [("x-object-size", str(name.size_bytes)), ("x-object-md5", name.md5)])

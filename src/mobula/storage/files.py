@@ -1,6 +1,7 @@
 """Object files on disk: written so that what was acknowledged survives a crash. Blocking; called from threads.
 
     tmp/<object id>                                an upload on its way; `start` removes what a crash left
+    log/<number>                                   what was stored and deleted lately (mobula.storage.commits)
     <account uuid>/<object id>.<size>.<md5 hex>    an object, whole: the name says what the bytes must be
 
 An upload is fsynced, renamed, and **fsynced again**: on zfs-fuse the rename survives a crash only through an fsync of
@@ -9,6 +10,7 @@ the file itself, an fsync of the directory does nothing there. The directory is 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -16,13 +18,15 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _ACCOUNT = re.compile(_UUID, re.ASCII)
 _FILE = re.compile(rf"({_UUID})\.(0|[1-9][0-9]{{0,17}})\.([0-9a-f]{{32}})", re.ASCII)
+_libc = ctypes.CDLL(None, use_errno=True)  # Python has no syncfs
 _REMEMBERED = 100_000
 """object ids stored lately: an id is used once, so a second PUT of it is a replay, within its capability's life"""
 
@@ -101,7 +105,7 @@ class ObjectFiles:
     """All object files of one data directory. Only one process may use it."""
 
     def __init__(self, data_dir: Path, *, fill_max: float) -> None:
-        self._root = data_dir
+        self.root = self._root = data_dir
         self._tmp = data_dir / "tmp"
         # Names are put together as text on the way of each request: a Path costs more than the system call it is for.
         self._root_text, self._tmp_text = str(self._root), str(self._tmp)
@@ -110,6 +114,8 @@ class ObjectFiles:
         """as last read"""
         self._lock = threading.Lock()
         self._stored: OrderedDict[str, None] = OrderedDict()
+        self._sync_all: Callable[[], None] | None = None
+        """makes everything in the data directory last, on file systems that can"""
         self.reads_without_waiting = False
         """`read_cached` works on this file system"""
 
@@ -119,6 +125,10 @@ class ObjectFiles:
         left = list(self._tmp.iterdir())
         for path in left:
             path.unlink()
+        if syncs_whole(
+            Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape"), self._root.resolve()
+        ):
+            self._sync_all = partial(_syncfs, self._root_text)
         probe = self._tmp / "probe"
         probe.write_bytes(b"x")
         with probe.open("rb") as file:
@@ -133,13 +143,16 @@ class ObjectFiles:
         self.capacity = Capacity(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, time.monotonic())
         return self.capacity
 
-    def create(self, account: str, object_id: str, announced_bytes: int | None) -> Upload:
-        """Begin an upload. Raises ObjectExists, NoSpace, OSError."""
+    def _check_room(self, announced_bytes: int) -> None:
         capacity = self.capacity
         if capacity.age_s > CAPACITY_AGE_S:
             capacity = self.read_capacity()
-        if capacity.fill > self._fill_max or (announced_bytes or 0) > capacity.available_bytes:
+        if capacity.fill > self._fill_max or announced_bytes > capacity.available_bytes:
             raise NoSpace(f"store an object: the pool is {capacity.fill:.0%} full; choose another server")
+
+    def create(self, account: str, object_id: str, announced_bytes: int | None) -> Upload:
+        """Begin an upload. Raises ObjectExists, NoSpace, OSError."""
+        self._check_room(announced_bytes or 0)
         if object_id in self._stored:
             raise ObjectExists(f"store object {object_id!r}: it is stored; use a new id")
         try:
@@ -147,19 +160,73 @@ class ObjectFiles:
         except FileExistsError as error:
             raise ObjectExists(f"store object {object_id!r}: it is being stored; use a new id") from error
         except OSError as error:
-            raise _space(error) from error
+            raise space(error) from error
         return Upload(self, account, object_id, fd)
 
-    def put(self, account: str, object_id: str, pieces: Iterable[bytes]) -> ObjectName:
-        """A whole small object. Raises what `create`, `write` and `commit` raise."""
-        upload = self.create(account, object_id, None)
+    # small objects, whose bytes are in a log already (mobula.storage.commits)
+
+    def admit(self, name: ObjectName) -> None:
+        """Take its id, if there is room. Raises ObjectExists, NoSpace, OSError."""
+        self._check_room(name.size_bytes)
+        self._take_id(name.object_id)
+
+    def forget(self, object_id: str) -> None:
+        """Its id was taken, and nothing was stored."""
+        with self._lock:
+            self._stored.pop(object_id, None)
+
+    def write(self, name: ObjectName, body: bytes) -> None:
+        """The file of an admitted object, which need not last yet. Raises ObjectExists, NoSpace, OSError; nothing is left then."""
+        path, flags = f"{self._root_text}/{name.path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            for piece in pieces:
-                upload.write(memoryview(piece))
-            return upload.commit()
-        except BaseException:
-            upload.abort()
-            raise
+            try:
+                fd = os.open(path, flags, 0o640)
+            except FileNotFoundError:  # the account's first object here
+                self._make_folder(f"{self._root_text}/{name.account}")
+                fd = os.open(path, flags, 0o640)
+        except FileExistsError as error:
+            raise ObjectExists(f"store object {name.object_id!r}: it is stored; use a new id") from error
+        except OSError as error:
+            self.forget(name.object_id)
+            raise space(error) from error
+        try:
+            if os.write(fd, body) != len(body):
+                raise OSError(errno.ENOSPC, "written in part")
+        except OSError as error:
+            self.forget(name.object_id)
+            Path(path).unlink(missing_ok=True)
+            raise space(error) from error
+        finally:
+            os.close(fd)
+
+    def restore(self, name: ObjectName, body: bytes) -> bool:
+        """Have the file of an acknowledged object; whether it had to be written. Raises OSError."""
+        path = self._root / name.path
+        try:
+            if path.read_bytes() == body:
+                return False
+        except FileNotFoundError:
+            self._make_folder(f"{self._root_text}/{name.account}")
+        path.write_bytes(body)
+        path.chmod(0o640)
+        return True
+
+    def make_last(self, names: Sequence[ObjectName]) -> None:
+        """The files of these survive a crash from here on; those that were deleted are passed over. Raises OSError."""
+        if self._sync_all is not None:
+            self._sync_all()
+            return
+        for name in names:
+            try:
+                fd = os.open(f"{self._root_text}/{name.path}", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        for account in {name.account for name in names}:
+            fsync_directory(f"{self._root_text}/{account}")
 
     def open(self, name: ObjectName) -> int:
         """A descriptor to read from; the caller closes it. Raises ObjectMissing, OSError."""
@@ -207,11 +274,10 @@ class ObjectFiles:
                 raise ObjectExists(f"store object {name.object_id!r}: it is stored; use a new id")
             self._move(upload.temporary, path, folder)
         except OSError:
-            with self._lock:
-                self._stored.pop(name.object_id, None)
+            self.forget(name.object_id)
             raise
         os.fsync(upload.fd)
-        _fsync_directory(folder)
+        fsync_directory(folder)
 
     def _take_id(self, object_id: str) -> None:
         """From here on nobody else can place an object of this id. No call to the kernel under the lock: all uploads meet there."""
@@ -230,9 +296,12 @@ class ObjectFiles:
         try:
             os.rename(temporary, path)  # noqa: PTH104 (see __init__)
         except FileNotFoundError:  # the account's first object here
-            Path(folder).mkdir(mode=0o750, exist_ok=True)
-            _fsync_directory(self._root_text)
+            self._make_folder(folder)
             os.rename(temporary, path)  # noqa: PTH104
+
+    def _make_folder(self, folder: str) -> None:
+        Path(folder).mkdir(mode=0o750, exist_ok=True)
+        fsync_directory(self._root_text)
 
 
 class Upload:
@@ -255,7 +324,7 @@ class Upload:
             while data:
                 data = data[os.write(self.fd, data) :]
         except OSError as error:
-            raise _space(error) from error
+            raise space(error) from error
 
     def commit(self) -> ObjectName:
         """All of it lasts from here on. Raises ObjectExists, NoSpace, OSError; abort it then."""
@@ -264,7 +333,7 @@ class Upload:
             os.fsync(self.fd)
             self._files.place(self, name)
         except OSError as error:
-            raise _space(error) from error
+            raise space(error) from error
         self._close()
         return name
 
@@ -279,7 +348,31 @@ class Upload:
         self.fd = -1
 
 
-def _fsync_directory(path: str) -> None:
+def syncs_whole(mounts: str, folder: Path) -> bool:
+    """Whether syncfs(2) makes all of a folder last, by its file system's kind; `mounts` as /proc/self/mounts says it.
+
+    Not so on FUSE (zfs-fuse): the kernel hands on what it holds, and never asks the server to sync.
+    """
+    kinds = {}
+    for line in mounts.splitlines():
+        _, at, kind, *_ = line.split(" ")
+        if folder.is_relative_to(at.replace("\\040", " ")):
+            kinds[at] = kind  # of several at one place the last one counts
+    return bool(kinds) and kinds[max(kinds, key=len)] in {"ext2", "ext3", "ext4", "xfs", "btrfs"}
+
+
+def _syncfs(folder: str) -> None:
+    """Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), folder)
+    finally:
+        os.close(fd)
+
+
+def fsync_directory(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -287,7 +380,7 @@ def _fsync_directory(path: str) -> None:
         os.close(fd)
 
 
-def _space(error: OSError) -> Exception:
+def space(error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace("store an object: the pool is full; choose another server")
     return error
