@@ -12,7 +12,6 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -430,37 +429,47 @@ def test_an_object_that_has_not_changed_is_said(driver: Any, manta: Manta) -> No
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for 127.0.0.1, and its key."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(self_signed())
+    return path
+
+
+def self_signed(common_name: str = "test") -> bytes:
+    """A self-signed certificate for 127.0.0.1, and its key, in PEM."""
     made = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder(
         name, name, made.public_key(), 1, now - dt.timedelta(days=1), now + dt.timedelta(days=1)
     )
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     signed = builder.add_extension(address, critical=False).sign(made, hashes.SHA256())
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM) + made.private_bytes(*form))
-    return path
+    return signed.public_bytes(serialization.Encoding.PEM) + made.private_bytes(*form)
 
 
 @pytest.mark.parametrize("kind", [Blocking, Asynchronous])
 def test_a_server_is_trusted_by_its_ca_or_not_at_all(
-    kind: Any, certificate: Path, key: tuple[Path, str], tmp_path: Path
+    kind: Any, certificate: Path, key: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     with serving(Manta(key[1]), context) as manta:
         plain = Settings(url=manta.url, account="demo", key_id=str(key[0]))
         for settings in (
-            replace(plain, ca_file=str(certificate)),
-            replace(plain, extra_ca_file=str(certificate)),
-            replace(plain, tls_insecure=True),
+            plain._replace(ca_file=str(certificate)),
+            plain._replace(extra_ca_file=str(certificate)),
+            plain._replace(tls_insecure=True),
         ):
             driver = kind(settings)
             driver.do("put", "/demo/stor/big", BIG)
             assert b"".join(driver.do("get", "/demo/stor/big")) == BIG
+        other = tmp_path / "other.pem"
+        other.write_bytes(self_signed("other"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # the system's authorities
+        for extra in (None, str(other)):  # asked only when our own don't know the certificate
+            kind(plain._replace(extra_ca_file=extra)).do("put", "/demo/stor/big", BIG)
+        monkeypatch.setenv("SSL_CERT_FILE", str(other))
         begun_s = time.monotonic()
         with pytest.raises(MobulaError, match="MANTA_CA_FILE") as caught:
             kind(plain).do("info", "/demo/stor/big")
@@ -469,4 +478,4 @@ def test_a_server_is_trusted_by_its_ca_or_not_at_all(
         (tmp_path / "junk.pem").write_text("junk")
         for name in ("junk.pem", "none.pem"):
             with pytest.raises(MobulaError, match=name):
-                kind(replace(plain, ca_file=str(tmp_path / name))).do("info", "/demo/stor/big")
+                kind(plain._replace(ca_file=str(tmp_path / name))).do("info", "/demo/stor/big")

@@ -7,16 +7,15 @@ can't be used; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from mobula.client.commands import COMMANDS
-from mobula.client.commands.output import Failures
+from mobula.client.commands.output import Failures, columns
 from mobula.client.errors import MobulaError
 from mobula.client.settings import Settings, from_environment
 from mobula.client.sync import Client
@@ -27,8 +26,7 @@ MANTA_ROLE, MANTA_NO_AUTH, MANTA_TLS_INSECURE, MANTA_CA_FILE, NODE_EXTRA_CA_CERT
 exit codes: 0 done, 1 something failed, 2 can't be understood, 130 interrupted"""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call of a command."""
 
     options: argparse.Namespace
@@ -36,8 +34,7 @@ class Call:
     failures: Failures
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """`usage`: what follows the options. `example`: a line to type. `short_help`: ``-h`` is help, as everywhere but in mls."""
 
     usage: str
@@ -98,7 +95,7 @@ def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
         usage=f"{name} [options] {command.usage}",
         description=f"{name}: {COMMANDS[name]}.",
         epilog=f"example:\n  {command.example}\n\n{EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=columns() - 2),
         add_help=False,
         allow_abbrev=False,
     )
@@ -125,7 +122,7 @@ def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> 
         "role": options.role,
         "tls_insecure": options.insecure or None,
     }
-    return dataclasses.replace(from_environment(environment), **{k: v for k, v in given.items() if v is not None})
+    return from_environment(environment)._replace(**{k: v for k, v in given.items() if v is not None})
 
 
 # options that several commands have

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from mobula.client.commands.command import Call, Command, UsageError, json_option, parallel_option
 from mobula.client.commands.mget import to_file
@@ -21,8 +21,7 @@ from mobula.client.commands.workers import Job, run_all
 from mobula.client.errors import MobulaError
 
 
-@dataclass(frozen=True, slots=True)
-class Thing:
+class Thing(NamedTuple):
     """What is at a relative path. `kind`: file, directory, or other (a link, a device: left alone). `md5` base64, where it is known."""
 
     kind: str
@@ -35,8 +34,7 @@ Side = Mapping[str, Thing]
 """things by relative path"""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to do, in this order: make directories, move files, remove what is too much. `conflicts`: left alone, and why.
 
     `compare`: files of `move` that may be equal; their MD5 decides.
