@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import fcntl
 import hashlib
 import io
 import json
@@ -200,6 +201,105 @@ def test_mget_leaves_no_half_of_a_file(shell: Shell, tmp_path: Path, monkeypatch
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"big": BIG, "small": b"small"}
     shell("mget", "-o", "/dev/null", "/demo/stor/big")
     assert not Path("/dev/null").is_file()
+
+
+def partial(folder: Path) -> Path:
+    """The one file that an interrupted `mget` left."""
+    (found,) = folder.glob(".*.part")
+    return found
+
+
+@pytest.fixture
+def interrupted(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where an `mget -o f` of `BIG` got 1,000,000 bytes."""
+    monkeypatch.setattr("mobula.client.download.PAUSE_S", 0.01)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    shell.manta.object("/demo/stor/big", BIG)
+    shell.manta.cut_after_bytes = [1_000_000] + [0] * 9
+    shell("mget", "-q", "-o", folder / "f", "/demo/stor/big", code=1)
+    assert partial(folder).read_bytes() == BIG[:1_000_000]
+    shell.manta.cut_after_bytes = []
+    shell.manta.seen.clear()
+    return folder
+
+
+def test_mget_goes_on_in_a_later_call(shell: Shell, interrupted: Path) -> None:
+    asked = []
+
+    def look(request: Request, response: Response) -> Any:
+        asked.append((request.headers.get("range"), request.headers.get("if-match")))
+        return shell.manta.serve(request, response)
+
+    shell.manta.faults = [shell.manta.serve, look]
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert [method for method, _ in shell.manta.seen] == ["HEAD", "GET"]
+    assert asked == [(f"bytes=1000000-{len(BIG) - 1}", shell.manta.things["/demo/stor/big"].etag)]
+    assert tree(interrupted) == {"f": BIG}
+
+
+def test_mget_goes_on_more_than_once(shell: Shell, interrupted: Path) -> None:
+    shell.manta.cut_after_bytes = [500_000] + [0] * 9
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big", code=1)
+    assert partial(interrupted).read_bytes() == BIG[:1_500_000]
+    shell.manta.cut_after_bytes = []
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": BIG}
+
+
+def test_mget_of_what_had_all_but_its_name_asks_for_no_byte(shell: Shell, interrupted: Path) -> None:
+    partial(interrupted).write_bytes(BIG)
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert [method for method, _ in shell.manta.seen] == ["HEAD"]
+    assert tree(interrupted) == {"f": BIG}
+
+
+@pytest.mark.parametrize("damage", [b"x" * 1_000_000, BIG + b"more", b""])
+def test_mget_begins_anew_if_what_it_had_is_damaged(shell: Shell, interrupted: Path, damage: bytes) -> None:
+    partial(interrupted).write_bytes(damage)
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": BIG}
+
+
+def test_mget_begins_anew_if_the_object_changed(shell: Shell, interrupted: Path) -> None:
+    other = bytes(len(BIG))
+    shell.manta.object("/demo/stor/big", other)
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": other}
+
+
+def test_mget_begins_anew_if_the_object_changes_just_then(shell: Shell, interrupted: Path) -> None:
+    def change(request: Request, response: Response) -> Any:
+        shell.manta.object("/demo/stor/big", b"new")
+        return shell.manta.serve(request, response)
+
+    shell.manta.faults = [shell.manta.serve, change]
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": b"new"}
+
+
+def test_mget_goes_on_only_with_the_same_object_and_target(shell: Shell, interrupted: Path) -> None:
+    shell.manta.object("/demo/stor/other", b"other")
+    shell("mget", "-o", interrupted / "g", "/demo/stor/big")
+    shell("mget", "-o", interrupted / "f", "/demo/stor/other")
+    shell("mget", "-H", "Range: bytes=1-3", "-o", interrupted / "r", "/demo/stor/big")
+    left = tree(interrupted)
+    assert left.pop(partial(interrupted).name) == BIG[:1_000_000]
+    assert left == {"g": BIG, "f": b"other", "r": BIG[1:4]}
+
+
+def test_two_that_get_the_same_do_not_write_to_one_file(shell: Shell, interrupted: Path) -> None:
+    part = partial(interrupted)
+    with part.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": BIG, part.name: BIG[:1_000_000]}
+
+
+def test_msync_passes_over_what_an_interrupted_mget_left(shell: Shell, interrupted: Path) -> None:
+    assert shell("msync", "-n", interrupted, "~~/stor/s") == []
+    assert shell("msync", "-r", "-d", "~~/stor", interrupted) == ["get big"]
+    assert partial(interrupted).exists()
 
 
 def test_mls(shell: Shell) -> None:
@@ -404,7 +504,7 @@ def test_a_clone_s_command_runs_as_a_process(manta: Manta, key: tuple[Path, str]
         assert process.stderr.read() == b""
 
 
-def test_an_interrupt_ends_a_transfer_at_once_and_leaves_nothing(
+def test_an_interrupt_ends_a_transfer_at_once_and_leaves_no_file_of_its_name(
     manta: Manta, key: tuple[Path, str], tmp_path: Path
 ) -> None:
     stalled = threading.Event()
@@ -428,6 +528,7 @@ def test_an_interrupt_ends_a_transfer_at_once_and_leaves_nothing(
         assert process.wait(20) == 130
         assert process.stderr is not None
         assert process.stderr.read() == b"mget: interrupted\n"
+    assert not (tmp_path / "x").exists()
 
 
 def test_msync_removes_nothing_after_a_failure(shell: Shell, tmp_path: Path) -> None:

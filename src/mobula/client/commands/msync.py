@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mobula.client.commands.command import Call, Command, UsageError, json_option, parallel_option
-from mobula.client.commands.mget import to_file
 from mobula.client.commands.mput import md5_of, type_of
 from mobula.client.commands.output import say, say_json
+from mobula.client.commands.partial_file import is_partial, to_file
 from mobula.client.commands.progress import Bar, Part
 from mobula.client.commands.workers import Job, run_all
 from mobula.client.errors import MobulaError
@@ -215,6 +215,8 @@ def scan_here(base: Path) -> Iterator[tuple[str, Thing]]:
                 if entry.is_dir(follow_symlinks=False):
                     left.append(path)
                     yield path, Thing("directory")
+                elif is_partial(entry.name):
+                    continue
                 elif entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     yield path, Thing("file", status.st_size, status.st_mtime)
