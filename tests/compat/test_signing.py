@@ -119,7 +119,7 @@ def test_a_sub_user(option: str, sub_user: str, folder: str, manta: Shell, demo:
     demo.request("DELETE", public)
     assert (said.returncode, said.stdout) == (0, "for all"), said
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "NoMatchingRoleTag" in refused.stderr
+    assert "AuthorizationFailed" in refused.stderr
 
 
 def test_a_sub_user_that_is_none(manta: Shell) -> None:

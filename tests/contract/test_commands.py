@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,6 +147,25 @@ def test_what_can_not_be_understood_is_exit_code_2(shell: Shell) -> None:
     assert run("mfoo", [], {}) == 2
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_its_version(shell: Shell, name: str) -> None:
+    assert re.fullmatch(r"mobula-client/\d+\.\d+", shell(name, "--version")[0])
+
+
+def test_roles_are_sent_along(shell: Shell) -> None:
+    roles = []
+
+    def look(request: Request, response: Response) -> Any:
+        roles.append(request.headers.get("role"))
+        return shell.manta.serve(request, response)
+
+    shell.manta.faults = [look] * 2
+    shell.environment["MANTA_ROLE"] = "c"
+    shell("mls", "--role", "a,b", "--role=c")
+    shell("mls")
+    assert roles == ["a,b,c", "c"]
+
+
 def test_options_stand_for_the_environment(shell: Shell, manta: Manta, key: tuple[Path, str]) -> None:
     shell.environment = {}
     shell("mmkdir", "-u", manta.url, "-a", "demo", "--keyId", key[0], "~~/stor/x")
@@ -158,10 +178,30 @@ def test_options_stand_for_the_environment(shell: Shell, manta: Manta, key: tupl
 def test_mput_and_mget_by_file_and_by_pipe(shell: Shell, stdin: Callable[[bytes], None], tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     file.write_bytes(BIG)
-    shell("mput", "-m", "-c", "3", "-p", "-H", "m-colour: red", "--role-tag", "r", "-f", file, "~~/stor/a/page")
+    shell(
+        "mput",
+        "-m",
+        "-c",
+        "3",
+        "-p",
+        "-H",
+        "m-colour: red",
+        "--role-tag",
+        "r,s",
+        "--role-tag",
+        "t",
+        "-f",
+        file,
+        "~~/stor/a/page",
+    )
     thing = shell.manta.things["/demo/stor/a/page"]
     assert thing.data == BIG
-    assert thing.headers == {"content-type": "text/html", "m-colour": "red", "role-tag": "r", "x-durability-level": "3"}
+    assert thing.headers == {
+        "content-type": "text/html",
+        "m-colour": "red",
+        "role-tag": "r,s,t",
+        "x-durability-level": "3",
+    }
     stdin(b"from a pipe")
     shell("mput", "~~/stor/pipe.txt")
     assert shell.manta.things["/demo/stor/pipe.txt"].headers["content-type"] == "text/plain"
@@ -416,10 +456,48 @@ def test_msync_removes_only_if_asked(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "new").write_bytes(b"")
     shell("msync", tmp_path, "~~/stor/s")
     assert "/demo/stor/s/d/old" in shell.manta.things
-    assert [json.loads(line) for line in shell("msync", "-d", "-j", tmp_path, "~~/stor/s")] == [
+    assert [json.loads(line) for line in shell("msync", "-d", "--json", tmp_path, "~~/stor/s")] == [
         {"action": "delete", "path": "d/old", "done": True}, {"action": "delete", "path": "d", "done": True},
     ]  # fmt: skip
     assert sorted(shell.manta.things) == ["/demo/stor/s", "/demo/stor/s/new"]
+
+
+def test_msync_that_only_deletes(shell: Shell, tmp_path: Path) -> None:
+    shell.manta.directory("/demo/stor/s")
+    shell.manta.object("/demo/stor/s/old", b"")
+    (tmp_path / "new").write_bytes(b"")
+    assert shell("msync", "-j", tmp_path, "~~/stor/s") == ["delete old"]
+    assert list(shell.manta.things) == ["/demo/stor/s"]
+
+
+def test_msync_leaves_alone_what_it_is_told_to(shell: Shell, tmp_path: Path) -> None:
+    for path in ("s", "s/d", "s/d/e"):
+        shell.manta.directory(f"/demo/stor/{path}")
+    shell.manta.object("/demo/stor/s/d/e/keep.log", b"")
+    shell.manta.object("/demo/stor/s/d/old", b"")
+    for name in ("a.log", "b"):
+        (tmp_path / name).write_bytes(b"")
+    said = shell("msync", "-d", "-x", r"\.log$", "-c", "3", "-H", "m-a: b", tmp_path, "~~/stor/s")
+    assert said == ["put b", "delete d/old"]
+    assert shell.manta.things["/demo/stor/s/b"].headers == {"m-a": "b", "x-durability-level": "3"}
+    shell("msync", "-x", "(", tmp_path, "~~/stor/s", code=2)
+    assert "regular expression" in shell.err
+
+
+def test_mput_of_a_big_file_is_tried_again_from_its_beginning(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobula.client.effects.PAUSE_S", 0.01)
+    (tmp_path / "big").write_bytes(BIG)
+
+    async def break_off(request: Request, response: Response) -> None:
+        request.accept_body()
+        request._connection._transport.abort()  # type: ignore[attr-defined]
+
+    shell.manta.faults = [break_off, break_off]
+    shell("mput", "-f", tmp_path / "big", "~~/stor/big")
+    assert shell.manta.things["/demo/stor/big"].data == BIG
+    assert len(shell.manta.seen) == 3
 
 
 def test_msync_leaves_alone_what_is_of_another_kind(shell: Shell, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from typing import NamedTuple, NoReturn
 from mobula.client.commands import COMMANDS
 from mobula.client.commands.output import Failures, columns
 from mobula.client.errors import MobulaError
+from mobula.client.session import USER_AGENT
 from mobula.client.settings import Settings, from_environment
 from mobula.client.sync import Client
 
@@ -105,9 +107,12 @@ def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
     common.add_argument("--user", "--subuser", dest="subuser", metavar="LOGIN", help="instead of MANTA_SUBUSER")
     common.add_argument("-k", "--key-id", "--keyId", dest="key_id", metavar="KEY", help="instead of MANTA_KEY_ID")
     common.add_argument("-u", "--url", help="instead of MANTA_URL")
-    common.add_argument("--role", metavar="ROLES", help="instead of MANTA_ROLE: roles to act in, separated by commas")
+    common.add_argument(
+        "--role", action="append", metavar="ROLES", help="instead of MANTA_ROLE: roles to act in, separated by commas"
+    )
     common.add_argument("-i", "--insecure", action="store_true", help="don't check the server's certificate")
     common.add_argument("-v", "--verbose", action="store_true", help="say more about what fails")
+    common.add_argument("--version", action="version", version=USER_AGENT)
     common.add_argument(*(["-h"] if command.short_help else []), "--help", action="help", help="show this and exit")
     return parser
 
@@ -119,7 +124,7 @@ def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> 
         "user": options.subuser,
         "key_id": options.key_id,
         "url": options.url,
-        "role": options.role,
+        "role": roles_of(options.role),
         "tls_insecure": options.insecure or None,
     }
     return from_environment(environment)._replace(**{k: v for k, v in given.items() if v is not None})
@@ -138,7 +143,16 @@ def header_options(parser: argparse.ArgumentParser, *, role_tag: bool = True) ->
         help="a header to send; may come several times",
     )
     if role_tag:
-        parser.add_argument("--role-tag", metavar="ROLES", help="roles to tag it with, separated by commas")
+        role_tag_option(parser, "roles to tag it with")
+
+
+def role_tag_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--role-tag", action="append", metavar="ROLES", help=f"{what}, separated by commas")
+
+
+def roles_of(given: Sequence[str] | None) -> str | None:
+    """The list that an option stands for which may come several times; None if it did not come. Pure."""
+    return None if given is None else ",".join(given)
 
 
 def headers_of(options: argparse.Namespace) -> dict[str, str]:
@@ -149,8 +163,8 @@ def headers_of(options: argparse.Namespace) -> dict[str, str]:
         if not colon or not name.strip():
             raise UsageError(f"use the header {text!r}: it is not of the form 'name: value'")
         headers[name.strip()] = value.strip()
-    if getattr(options, "role_tag", None) is not None:
-        headers["role-tag"] = options.role_tag
+    if (tags := roles_of(getattr(options, "role_tag", None))) is not None:
+        headers["role-tag"] = tags
     return headers
 
 
@@ -162,6 +176,14 @@ def parallel_option(parser: argparse.ArgumentParser, default: int) -> None:
 
 def json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--json", action="store_true", help="print JSON, an object a line")
+
+
+def pattern_of(regex: str) -> re.Pattern[str]:
+    """A regular expression that was typed. Raises UsageError."""
+    try:
+        return re.compile(regex)
+    except re.error as error:
+        raise UsageError(f"match names: {regex!r} is no regular expression ({error})") from error
 
 
 def positive(text: str) -> int:
