@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import ipaddress
+import pickle
 import socket
 import ssl
 import threading
@@ -21,7 +22,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from mobula.client import AsyncClient, Client, Listing, MobulaError, Settings, effects
+from mobula.client import (
+    AccessRefused,
+    AsyncClient,
+    Client,
+    ConditionFailed,
+    Damaged,
+    Listing,
+    MobulaError,
+    NotFound,
+    Settings,
+    Unavailable,
+    effects,
+)
 from mobula.wire.http_exchange import Request, Response
 from tests.contract.manta import Manta, md5, serving
 
@@ -137,6 +150,83 @@ def test_a_refusal_comes_with_status_code_message_and_request_id(driver: Any, ma
     with pytest.raises(MobulaError) as caught:
         driver.do("info", "/demo/stor/x")
     assert (caught.value.code, caught.value.message) == ("ResourceNotFound", "/demo/stor/x was not found")
+
+
+KINDS = {
+    404: NotFound, 401: AccessRefused, 403: AccessRefused, 412: ConditionFailed, 503: Unavailable, 500: MobulaError,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("status", KINDS)
+def test_a_refusal_has_a_type(driver: Any, manta: Manta, status: int) -> None:
+    manta.faults = [answering(status, "SomeCode")]
+    with pytest.raises(KINDS[status]) as caught:
+        driver.do("get", "/demo/stor/x")
+    assert (type(caught.value), caught.value.code) == (KINDS[status], "SomeCode")
+    again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
+    assert (type(again), repr(again), str(again)) == (type(caught.value), repr(caught.value), str(caught.value))
+
+
+def test_what_our_own_codes_mean_has_a_type(driver: Any, manta: Manta) -> None:
+    manta.faults = [lambda _, response: response.send(200, [("Content-MD5", md5(b"other"))], b"data!")]
+    with pytest.raises(Damaged):
+        driver.do("get", "/demo/stor/x")
+    manta.faults = [lose] * effects.TRIES_MAX
+    with pytest.raises(Unavailable):
+        driver.do("info", "/demo/stor/x")
+
+
+def test_tasks_share_a_client(manta: Manta, key: tuple[Path, str]) -> None:
+    async def work(client: AsyncClient, number: int) -> None:
+        for i in range(10):
+            path, data = f"/demo/stor/{number}-{i}", b"%d" % number * 1000
+            await client.put(path, data)
+            assert b"".join([chunk async for chunk in client.get(path)]) == data
+
+    async def run() -> None:
+        async with AsyncClient(Settings(url=manta.url, account="demo", key_id=str(key[0]))) as client:
+            await asyncio.gather(*(work(client, number) for number in range(8)))
+
+    asyncio.run(run())
+    assert len(manta.things) == 80
+
+
+def test_a_client_may_be_closed_twice(manta: Manta, key: tuple[Path, str]) -> None:
+    settings = Settings(url=manta.url, account="demo", key_id=str(key[0]))
+    manta.object("/demo/public/x", b"1")
+    with Client(settings) as client:
+        client.info("/demo/public/x")
+        client.close()
+    client.close()
+
+    async def run() -> None:
+        async with AsyncClient(settings) as client:
+            await client.info("/demo/public/x")
+            await client.close()
+        await client.close()
+
+    asyncio.run(run())
+
+
+def test_the_manuals_example_does_what_it_says(
+    manta: Manta,
+    key: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+    example = manual.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    Path("one.txt").write_text("content")
+    for name, value in (("URL", manta.url), ("USER", "demo"), ("KEY_ID", str(key[0]))):
+        monkeypatch.setenv(f"MANTA_{name}", value)
+    exec(compile(example, "docs/clients.md", "exec"), {"__name__": "__main__"})  # noqa: S102
+    listed, missing, *walked = capsys.readouterr().out.splitlines()
+    assert listed.startswith("one 7 2")
+    assert missing == "ResourceNotFound ~~/stor/books/nothing was not found"
+    assert walked == ["~~/stor/books", "~~/stor/books/one", "~~/stor/books/two"]
+    assert sorted(manta.things) == ["/demo/stor/books", "/demo/stor/books/one", "/demo/stor/books/two"]
 
 
 def test_a_refused_upload_sends_no_body(driver: Any, manta: Manta, tmp_path: Path) -> None:
