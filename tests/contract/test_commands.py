@@ -569,6 +569,11 @@ def test_a_clone_s_command_runs_as_a_process(manta: Manta, key: tuple[Path, str]
         [REPO / "bin/mget", "~~/stor/x"], env=environment, capture_output=True, check=True, timeout=60
     )
     assert done.stdout == b"data"
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [REPO / "bin/mls"], env=environment, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, b"mls: write to standard output: No space left on device\n")
     for i in range(3000):
         manta.object(f"/demo/stor/n{i}", b"")
     with subprocess.Popen(

@@ -54,13 +54,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command whose name the program was called by. For console scripts and `python -m mobula.client.commands NAME ...`."""
     words = list(sys.argv if argv is None else argv)
     name = os.path.basename(words[0])  # noqa: PTH119 (pathlib is slower, and nothing else needs it here)
-    code = run(name, words[1:], os.environ)
+    try:
+        code = run(name, words[1:], os.environ)
+    except SystemExit as end:  # argparse: help was asked for, or is needed
+        code = int(end.code or 0)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's own flush at the end is silent
         code = code or FAILED
-    raise SystemExit(code)
+    except OSError as error:  # the disk that it goes to is full
+        Failures(name).say(f"write to standard output: {error.strerror}")
+        code = code or FAILED
+    # Not by SystemExit: taking all modules apart again takes 10 ms, and there is nothing left to be done.
+    os._exit(code)
 
 
 def run(name: str, words: Sequence[str], environment: Mapping[str, str]) -> int:
