@@ -32,17 +32,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def local_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """A webapi and storage servers in this process, TLS before them; as on a region, an agent holds the key."""
+def local_region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegion]:
+    """A webapi and storage servers in this process."""
+    local = LocalRegion(tmp_path_factory.mktemp("local"), storages_count=STORAGES_COUNT)
+    local.start()
+    yield local
+    local.stop()
+
+
+@pytest.fixture(scope="session")
+def local_endpoint(local_region: LocalRegion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """The webapi in this process, TLS before it; as on a region, an agent holds the key."""
     folder = tmp_path_factory.mktemp("region")
     region = Region("local", "mobula.test", "10.0.0.0/16", 0, folder, folder, {}, None)
     secrets.ensure(region)
     pem = (region.secrets / "demo.pem").read_bytes()
-    local = LocalRegion(tmp_path_factory.mktemp("local"), storages_count=STORAGES_COUNT)
-    local.start()
-    local.add_account("demo")
-    local.add_key("demo", pem)
-    with agent(folder, pem) as socket, fronting(local.port, region.secrets / "loadbalancer.pem") as port:
+    local_region.add_account("demo")
+    local_region.add_key("demo", pem)
+    with agent(folder, pem) as socket, fronting(local_region.port, region.secrets / "loadbalancer.pem") as port:
         environment = {
             "MANTA_URL": f"https://localhost:{port}",
             "MANTA_USER": "demo",
@@ -52,7 +59,25 @@ def local_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoin
             "NO_PROXY": "127.0.0.1,localhost",
         }
         yield Endpoint(environment, port, pem)
-    local.stop()
+
+
+@pytest.fixture(scope="session")
+def sub_user(request: pytest.FixtureRequest, endpoint: Endpoint) -> str:
+    """A sub-user of `demo`, with the account's own key."""
+    if request.config.getoption("--local"):
+        request.getfixturevalue("local_region").add_user("demo", "reader", endpoint.private_pem)
+        return "reader"
+    mobula, region = request.getfixturevalue("mobula"), request.getfixturevalue("region")
+    for words in (["create", "demo/reader"], ["key", "add", "demo/reader", str(region.secrets / "demo.pub")]):
+        said = mobula("account", *words)
+        assert said.returncode == 0, said.stderr
+    return "reader"
+
+
+@pytest.fixture
+def terminal(manta: Shell) -> Shell:
+    """Run one stock command on a terminal of its own: it is prompted, and draws; what it says comes out as one text."""
+    return Shell(manta.environment, ("sh", "-c", 'exec script --quiet --return --flush --command "$*" /dev/null', "sh"))
 
 
 @contextlib.contextmanager

@@ -99,6 +99,7 @@ def test_mls_of_nothing_says_the_services_sentence(tree: Tree, manta: Shell) -> 
 MFIND = {
     "@": "d one big.bin d/e d/two.txt d/e/deep.txt",
     "-p 1 -l 2 @": "d one big.bin d/e d/two.txt d/e/deep.txt",
+    "--parallel=1 --limit=2 --name=two --type=o @": "d/two.txt",
     r"-n \.txt$ @": "d/two.txt d/e/deep.txt",
     "-s 5 @": "d d/e big.bin d/two.txt d/e/deep.txt",  # directories have no size, and are always shown
     "-s 6 -t o @": "big.bin",

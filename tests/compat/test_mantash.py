@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import uuid
 from pathlib import Path
 
 import pytest
@@ -45,12 +46,23 @@ READS = {
     "tail @/lines.txt": "21 22 23 24 25 26 27 28 29 30",
     "zcat @/h.gz": "hi",
     "du -s @/d": "5 @/d",
+    "du @/d": "5 @/d/e/deep.txt",
+    "du -h -s @/d": "5 @/d",
+    "-u URL -a demo -k KEY -i ls @": "d h.gz j.json lines.txt",
+    "--url=URL --account=demo --keyId=KEY --insecure ls @": "d h.gz j.json lines.txt",
+    "-k HOME/.ssh/id_rsa cat @/d/e/deep.txt": "deep",
+    "--drop-cache cat @/d/e/deep.txt": "deep",
 }
 
 
 @pytest.mark.parametrize("line", READS)
 def test_what_reads(line: str, tree: str, mantash: Shell) -> None:
-    found = mantash.lines(*line.replace("@", tree).split())
+    known = mantash.environment
+    stands_for = {"@": tree, "URL": known["MANTA_URL"], "KEY": known["MANTA_KEY_ID"], "HOME": known["HOME"]}
+    text = line
+    for name, value in stands_for.items():
+        text = text.replace(name, value)
+    found = mantash.lines(*text.split())
     assert " ".join(" ".join(found).split()) == READS[line].replace("@", tree)
 
 
@@ -58,12 +70,53 @@ def test_forms_of_a_listing(tree: str, mantash: Shell, demo: Client) -> None:
     entries = demo.list_all(tree)
     assert json.loads("\n".join(mantash.lines("ls", "-j", tree))) == {tree: {entry["name"]: entry for entry in entries}}
     long = [line.split() for line in mantash.lines("ls", "-l", tree)]
+    human = [line.split() for line in mantash.lines("ls", "-l", "-h", tree)]
+    assert human == long
     assert long == [[e["type"], "demo", str(e.get("size", 0)), e["mtime"], e["name"]] for e in entries]
     found = [line.split() for line in mantash.lines("find", tree, "-type", "f", "-ls")]
     assert ["object", "demo", "30", f"{tree}/d/e/deep.txt"] not in found
     assert {line[-1] for line in found} == {
         f"{tree}/{name}" for name in ("h.gz", "j.json", "lines.txt", "d/e/deep.txt")
     }
+
+
+def test_what_is_asked_and_answered_is_told(tree: str, mantash: Shell) -> None:
+    said = mantash("-v", "ls", tree)
+    assert said.stdout.split() == ["d", "h.gz", "j.json", "lines.txt"]
+    assert f"res: GET {tree}" in said.stderr
+
+
+def test_a_sub_user(sub_user: str, tree: str, mantash: Shell, demo: Client) -> None:
+    public = f"/demo/public/{uuid.uuid4()}"
+    assert demo.put(public, b"for all").status == 204
+    said, refused = (mantash("--user", sub_user, "cat", path) for path in (public, f"{tree}/lines.txt"))
+    demo.request("DELETE", public)
+    assert (said.returncode, said.stdout) == (0, "for all\n"), said
+    assert "AuthorizationFailed" in refused.stderr
+
+
+def test_open(tree: str, mantash: Shell, tmp_path: Path) -> None:
+    """The browser is handed the object's address."""
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" >"$0.url"\n')
+    browser.chmod(0o755)
+    mantash("open", f"{tree}/j.json", variables={"BROWSER": str(browser)})
+    assert (tmp_path / "browser.url").read_text() == f"{mantash.environment['MANTA_URL']}{tree}/j.json\n"
+
+
+def test_vi(folder: str, mantash: Shell, demo: Client, tmp_path: Path) -> None:
+    """What the editor leaves is put; with nothing there to edit, it fails by itself: it was written for Python 2."""
+    demo.put(f"{folder}/o", b"one\n")
+    editor = tmp_path / "vi"
+    editor.write_text('#!/bin/sh\nfor file; do :; done\necho two >>"$file"\n')
+    editor.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{mantash.environment['PATH']}"}
+    said = mantash("vi", f"{folder}/o", variables=path)
+    assert said.returncode == 0, said
+    assert demo.get(f"{folder}/o").body == b"one\ntwo\n"
+    said = mantash("vi", f"{folder}/new", variables=path)
+    assert said.returncode == 1
+    assert "Strings must be encoded before hashing" in said.stderr
 
 
 def test_json_is_shown_readable(tree: str, mantash: Shell) -> None:
@@ -78,7 +131,7 @@ def test_sign(tree: str, mantash: Shell) -> None:
 def test_get(tree: str, mantash: Shell, tmp_path: Path) -> None:
     mantash.lines("get", f"{tree}/j.json", str(tmp_path / "other"))
     mantash.lines("get", f"{tree}/h.gz", f"{tree}/lines.txt", str(tmp_path))
-    mantash.lines("get", "-r", f"{tree}/d", str(tmp_path))
+    mantash.lines("get", "-v", "-R", f"{tree}/d", str(tmp_path))
     mantash.lines("get", "--dry-run", f"{tree}/j.json", str(tmp_path / "no"))
     found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     packed = found.pop("h.gz")
@@ -102,12 +155,13 @@ def test_what_is_refused(line: str, says: str, tree: str, mantash: Shell, tmp_pa
     assert says.replace("@", tree) in said.stderr
 
 
-def test_a_session(tree: str, mantash: Shell) -> None:
+def test_a_session(tree: str, mantash: Shell, tmp_path: Path) -> None:
     """Commands of one process, on the connections that it keeps."""
-    typed = f"cd {tree}\npwd\nls\ncat d/e/deep.txt\nexit\n"
+    (tmp_path / "here.txt").write_text("here\n")
+    typed = f"cd {tree}\npwd\nls\ncat d/e/deep.txt\nlcd {tmp_path}\nlpwd\nlls\nhelp ls\nexit\n"
     said = mantash(stdin=typed.encode())
     assert said.returncode == 0, said
-    for wanted in (tree, "lines.txt", "deep"):
+    for wanted in (tree, "lines.txt", "deep", str(tmp_path), "here.txt", "list objects"):
         assert wanted in said.stdout
 
 
@@ -129,7 +183,7 @@ def test_mkdir(folder: str, mantash: Shell, demo: Client) -> None:
 
 def test_put(folder: str, files: Path, mantash: Shell, demo: Client) -> None:
     mantash.lines("put", "j.json", f"{folder}/j", cwd=files)
-    mantash.lines("put", "-r", str(files), f"{folder}/")
+    mantash.lines("put", "-v", "-r", str(files), f"{folder}/")
     mantash.lines("put", "j.json", "e/lines.txt", folder, cwd=files)
     mantash.lines("put", "-t", "text/x-own", "-d", "3", "j.json", f"{folder}/typed", cwd=files)
     mantash.lines("put", "-b", "j.json", f"{folder}/binary", cwd=files)
@@ -150,11 +204,16 @@ def test_cp_mv_ln(folder: str, mantash: Shell, demo: Client) -> None:
     for name in ("d", "d/e", "into"):
         demo.mkdir(f"{folder}/{name}")
     demo.put(f"{folder}/d/e/x", b"x")
-    mantash.lines("cp", f"{folder}/a", f"{folder}/b")
+    mantash.lines("cp", "-q", f"{folder}/a", f"{folder}/b")
     mantash.lines("cp", "-R", f"{folder}/d", f"{folder}/d2")
     mantash.lines("cp", f"{folder}/a", f"{folder}/b", f"{folder}/into")
-    mantash.lines("ln", f"{folder}/a", f"{folder}/link")
-    mantash.lines("mv", f"{folder}/b", f"{folder}/c")
+    mantash.lines("ln", "-v", f"{folder}/a", f"{folder}/link")
+    for verb in ("cp", "mv"):
+        mantash.lines(verb, "--dry-run", f"{folder}/a", f"{folder}/no")
+    mantash.lines("mv", "-q", f"{folder}/b", f"{folder}/c")
+    for options in ([], ["-f"]):
+        said = mantash("mv", *options, f"{folder}/a", f"{folder}/c")
+        assert "this is not yet supported by the mv command" in said.stderr
     assert names(demo, folder) == [
         "a", "c", "d/", "d/e/", "d/e/x", "d2/", "d2/e/", "d2/e/x", "into/", "into/a", "into/b", "link",
     ]  # fmt: skip
@@ -171,7 +230,7 @@ def test_rm(folder: str, mantash: Shell, demo: Client) -> None:
     said = mantash("rm", f"{folder}/d")
     assert f"(DirectoryNotEmpty) {folder}/d is not empty" in said.stderr  # and yet it ends with 0
     assert names(demo, folder) == ["a", "b", "d/", "d/e/", "d/e/y", "d/x"]
-    mantash.lines("rm", f"{folder}/a")
+    mantash.lines("rm", "-v", f"{folder}/a")
     mantash.lines("rm", "-r", f"{folder}/d")
     assert names(demo, folder) == ["b"]
 

@@ -40,6 +40,7 @@ PUTS = {
         "-q -f f.txt -Hm-color:red -Hcontent-type:text/x-own -Haccess-control-allow-origin:* -Hcache-control:no-store @/o",
         {"m-color": "red", "content-type": "text/x-own", "access-control-allow-origin": "*", "cache-control": "no-store"},
     ),
+    "-v": Put("-v -q --file=f.txt @/o", {"content-length": "5"}),
     "-p": Put("-q -p -f f.txt @/new/and/newer/o", {"content-length": "5"}, name="new/and/newer/o"),
     "into a directory": Put("-q -f f.txt @", {"content-type": "text/plain"}, name="f.txt"),
     "empty": Put("-q -f f.txt @/o", {"content-length": "0"}, body=b""),
@@ -147,6 +148,16 @@ def test_mget_of_the_rest_as_a_client_asks_that_goes_on(
     assert (tmp_path / "rest").read_bytes() == BIG[-5:]
 
 
+def test_a_bar_is_drawn_where_it_is_asked_for(objects: str, folder: str, terminal: Shell, tmp_path: Path) -> None:
+    said = terminal("mget", "--progress", "-o", "back", f"{objects}/big", cwd=tmp_path)
+    assert said.returncode == 0, said
+    assert "100%" in said.stdout
+    assert (tmp_path / "back").read_bytes() == BIG
+    said = terminal("mput", "--progress", "-f", "back", f"{folder}/again", cwd=tmp_path)
+    assert said.returncode == 0, said
+    assert "100%" in said.stdout
+
+
 def test_minfo(objects: str, manta: Shell, demo: Client) -> None:
     first, *lines = manta.lines("minfo", f"{objects}/one")
     assert first == "HTTP/1.1 200 OK"
@@ -252,6 +263,18 @@ def test_mrm_refused(line: str, says: str, folder: str, manta: Shell, demo: Clie
     demo.mkdir(f"{folder}/d")
     said = manta("mrm", *line.replace("@", folder).split())
     assert (said.returncode, said.stderr) == (1, says.replace("@", folder))
+    assert len(demo.list_all(folder)) == 1
+
+
+@pytest.mark.parametrize("command", ["mrm -I @/o", "mrmdir --interactive @/d"])
+def test_what_removes_asks_first(command: str, folder: str, terminal: Shell, manta: Shell, demo: Client) -> None:
+    demo.put(f"{folder}/o", b"")
+    demo.mkdir(f"{folder}/d")
+    words = command.replace("@", folder).split()
+    assert "tty" in manta(*words, stdin=b"y\n").stderr
+    terminal(*words, stdin=b"n\n")
+    assert len(demo.list_all(folder)) == 2
+    terminal(*words, stdin=b"y\n")
     assert len(demo.list_all(folder)) == 1
 
 

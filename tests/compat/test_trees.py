@@ -123,6 +123,18 @@ def test_msync_brings_changes_and_deletes_only_when_told(folder: str, source: Pa
     assert names(demo, folder) == [name for name in ALL if name != "sub/two.txt"]
 
 
+def test_msync_that_only_deletes(folder: str, source: Path, manta: Shell, demo: Client) -> None:
+    manta.lines("msync", "-q", str(source), folder)
+    (source / "one").write_bytes(b"longer\n")
+    (source / "new").touch()
+    (source / "sub" / "two.txt").unlink()
+    manta.lines("msync", "-j", "-n", str(source), folder)
+    assert names(demo, folder) == ALL
+    manta.lines("msync", "-j", str(source), folder)
+    assert names(demo, folder) == [name for name in ALL if name != "sub/two.txt"]
+    assert demo.get(f"{folder}/one").body == b"one\n"
+
+
 def test_msync_to_here(folder: str, source: Path, manta: Shell, tmp_path: Path) -> None:
     manta.lines("msync", "-q", str(source), folder)
     back = tmp_path / "back"
@@ -141,7 +153,7 @@ def test_msync_from_nothing_fails(folder: str, manta: Shell, tmp_path: Path) -> 
     assert "NotFoundError" in said.stdout + said.stderr
 
 
-@pytest.mark.parametrize("options", [[], ["-c", "1", "-p", "1", "-H", "m-color: red"]])
+@pytest.mark.parametrize("options", [[], ["-c", "1", "-p", "1", "-r", "1", "-H", "m-color: red"]])
 def test_muntar(options: list[str], folder: str, source: Path, manta: Shell, demo: Client) -> None:
     with tarfile.open(source.parent / "all.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         for name in ("one", "sub", "sub/deep/big", "sub/two.txt"):

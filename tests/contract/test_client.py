@@ -7,12 +7,12 @@ import contextlib
 import datetime as dt
 import hashlib
 import ipaddress
+import pickle
 import socket
 import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from mobula.client import AsyncClient, Client, Listing, MobulaError, Settings, effects
+from mobula.client import (
+    AccessRefused,
+    AsyncClient,
+    Client,
+    ConditionFailed,
+    Damaged,
+    Listing,
+    MobulaError,
+    NotFound,
+    Settings,
+    Unavailable,
+    effects,
+)
 from mobula.wire.http_exchange import Request, Response
 from tests.contract.manta import Manta, md5, serving
 
@@ -138,6 +150,83 @@ def test_a_refusal_comes_with_status_code_message_and_request_id(driver: Any, ma
     with pytest.raises(MobulaError) as caught:
         driver.do("info", "/demo/stor/x")
     assert (caught.value.code, caught.value.message) == ("ResourceNotFound", "/demo/stor/x was not found")
+
+
+KINDS = {
+    404: NotFound, 401: AccessRefused, 403: AccessRefused, 412: ConditionFailed, 503: Unavailable, 500: MobulaError,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("status", KINDS)
+def test_a_refusal_has_a_type(driver: Any, manta: Manta, status: int) -> None:
+    manta.faults = [answering(status, "SomeCode")]
+    with pytest.raises(KINDS[status]) as caught:
+        driver.do("get", "/demo/stor/x")
+    assert (type(caught.value), caught.value.code) == (KINDS[status], "SomeCode")
+    again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
+    assert (type(again), repr(again), str(again)) == (type(caught.value), repr(caught.value), str(caught.value))
+
+
+def test_what_our_own_codes_mean_has_a_type(driver: Any, manta: Manta) -> None:
+    manta.faults = [lambda _, response: response.send(200, [("Content-MD5", md5(b"other"))], b"data!")]
+    with pytest.raises(Damaged):
+        driver.do("get", "/demo/stor/x")
+    manta.faults = [lose] * effects.TRIES_MAX
+    with pytest.raises(Unavailable):
+        driver.do("info", "/demo/stor/x")
+
+
+def test_tasks_share_a_client(manta: Manta, key: tuple[Path, str]) -> None:
+    async def work(client: AsyncClient, number: int) -> None:
+        for i in range(10):
+            path, data = f"/demo/stor/{number}-{i}", b"%d" % number * 1000
+            await client.put(path, data)
+            assert b"".join([chunk async for chunk in client.get(path)]) == data
+
+    async def run() -> None:
+        async with AsyncClient(Settings(url=manta.url, account="demo", key_id=str(key[0]))) as client:
+            await asyncio.gather(*(work(client, number) for number in range(8)))
+
+    asyncio.run(run())
+    assert len(manta.things) == 80
+
+
+def test_a_client_may_be_closed_twice(manta: Manta, key: tuple[Path, str]) -> None:
+    settings = Settings(url=manta.url, account="demo", key_id=str(key[0]))
+    manta.object("/demo/public/x", b"1")
+    with Client(settings) as client:
+        client.info("/demo/public/x")
+        client.close()
+    client.close()
+
+    async def run() -> None:
+        async with AsyncClient(settings) as client:
+            await client.info("/demo/public/x")
+            await client.close()
+        await client.close()
+
+    asyncio.run(run())
+
+
+def test_the_manuals_example_does_what_it_says(
+    manta: Manta,
+    key: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+    example = manual.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    Path("one.txt").write_text("content")
+    for name, value in (("URL", manta.url), ("USER", "demo"), ("KEY_ID", str(key[0]))):
+        monkeypatch.setenv(f"MANTA_{name}", value)
+    exec(compile(example, "docs/clients.md", "exec"), {"__name__": "__main__"})  # noqa: S102
+    listed, missing, *walked = capsys.readouterr().out.splitlines()
+    assert listed.startswith("one 7 2")
+    assert missing == "ResourceNotFound ~~/stor/books/nothing was not found"
+    assert walked == ["~~/stor/books", "~~/stor/books/one", "~~/stor/books/two"]
+    assert sorted(manta.things) == ["/demo/stor/books", "/demo/stor/books/one", "/demo/stor/books/two"]
 
 
 def test_a_refused_upload_sends_no_body(driver: Any, manta: Manta, tmp_path: Path) -> None:
@@ -430,37 +519,47 @@ def test_an_object_that_has_not_changed_is_said(driver: Any, manta: Manta) -> No
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for 127.0.0.1, and its key."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(self_signed())
+    return path
+
+
+def self_signed(common_name: str = "test") -> bytes:
+    """A self-signed certificate for 127.0.0.1, and its key, in PEM."""
     made = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder(
         name, name, made.public_key(), 1, now - dt.timedelta(days=1), now + dt.timedelta(days=1)
     )
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     signed = builder.add_extension(address, critical=False).sign(made, hashes.SHA256())
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM) + made.private_bytes(*form))
-    return path
+    return signed.public_bytes(serialization.Encoding.PEM) + made.private_bytes(*form)
 
 
 @pytest.mark.parametrize("kind", [Blocking, Asynchronous])
 def test_a_server_is_trusted_by_its_ca_or_not_at_all(
-    kind: Any, certificate: Path, key: tuple[Path, str], tmp_path: Path
+    kind: Any, certificate: Path, key: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     with serving(Manta(key[1]), context) as manta:
         plain = Settings(url=manta.url, account="demo", key_id=str(key[0]))
         for settings in (
-            replace(plain, ca_file=str(certificate)),
-            replace(plain, extra_ca_file=str(certificate)),
-            replace(plain, tls_insecure=True),
+            plain._replace(ca_file=str(certificate)),
+            plain._replace(extra_ca_file=str(certificate)),
+            plain._replace(tls_insecure=True),
         ):
             driver = kind(settings)
             driver.do("put", "/demo/stor/big", BIG)
             assert b"".join(driver.do("get", "/demo/stor/big")) == BIG
+        other = tmp_path / "other.pem"
+        other.write_bytes(self_signed("other"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # the system's authorities
+        for extra in (None, str(other)):  # asked only when our own don't know the certificate
+            kind(plain._replace(extra_ca_file=extra)).do("put", "/demo/stor/big", BIG)
+        monkeypatch.setenv("SSL_CERT_FILE", str(other))
         begun_s = time.monotonic()
         with pytest.raises(MobulaError, match="MANTA_CA_FILE") as caught:
             kind(plain).do("info", "/demo/stor/big")
@@ -469,4 +568,4 @@ def test_a_server_is_trusted_by_its_ca_or_not_at_all(
         (tmp_path / "junk.pem").write_text("junk")
         for name in ("junk.pem", "none.pem"):
             with pytest.raises(MobulaError, match=name):
-                kind(replace(plain, ca_file=str(tmp_path / name))).do("info", "/demo/stor/big")
+                kind(plain._replace(ca_file=str(tmp_path / name))).do("info", "/demo/stor/big")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import fcntl
 import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,6 +147,25 @@ def test_what_can_not_be_understood_is_exit_code_2(shell: Shell) -> None:
     assert run("mfoo", [], {}) == 2
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_its_version(shell: Shell, name: str) -> None:
+    assert re.fullmatch(r"mobula-client/\d+\.\d+", shell(name, "--version")[0])
+
+
+def test_roles_are_sent_along(shell: Shell) -> None:
+    roles = []
+
+    def look(request: Request, response: Response) -> Any:
+        roles.append(request.headers.get("role"))
+        return shell.manta.serve(request, response)
+
+    shell.manta.faults = [look] * 2
+    shell.environment["MANTA_ROLE"] = "c"
+    shell("mls", "--role", "a,b", "--role=c")
+    shell("mls")
+    assert roles == ["a,b,c", "c"]
+
+
 def test_options_stand_for_the_environment(shell: Shell, manta: Manta, key: tuple[Path, str]) -> None:
     shell.environment = {}
     shell("mmkdir", "-u", manta.url, "-a", "demo", "--keyId", key[0], "~~/stor/x")
@@ -157,10 +178,30 @@ def test_options_stand_for_the_environment(shell: Shell, manta: Manta, key: tupl
 def test_mput_and_mget_by_file_and_by_pipe(shell: Shell, stdin: Callable[[bytes], None], tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     file.write_bytes(BIG)
-    shell("mput", "-m", "-c", "3", "-p", "-H", "m-colour: red", "--role-tag", "r", "-f", file, "~~/stor/a/page")
+    shell(
+        "mput",
+        "-m",
+        "-c",
+        "3",
+        "-p",
+        "-H",
+        "m-colour: red",
+        "--role-tag",
+        "r,s",
+        "--role-tag",
+        "t",
+        "-f",
+        file,
+        "~~/stor/a/page",
+    )
     thing = shell.manta.things["/demo/stor/a/page"]
     assert thing.data == BIG
-    assert thing.headers == {"content-type": "text/html", "m-colour": "red", "role-tag": "r", "x-durability-level": "3"}
+    assert thing.headers == {
+        "content-type": "text/html",
+        "m-colour": "red",
+        "role-tag": "r,s,t",
+        "x-durability-level": "3",
+    }
     stdin(b"from a pipe")
     shell("mput", "~~/stor/pipe.txt")
     assert shell.manta.things["/demo/stor/pipe.txt"].headers["content-type"] == "text/plain"
@@ -200,6 +241,105 @@ def test_mget_leaves_no_half_of_a_file(shell: Shell, tmp_path: Path, monkeypatch
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"big": BIG, "small": b"small"}
     shell("mget", "-o", "/dev/null", "/demo/stor/big")
     assert not Path("/dev/null").is_file()
+
+
+def partial(folder: Path) -> Path:
+    """The one file that an interrupted `mget` left."""
+    (found,) = folder.glob(".*.part")
+    return found
+
+
+@pytest.fixture
+def interrupted(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where an `mget -o f` of `BIG` got 1,000,000 bytes."""
+    monkeypatch.setattr("mobula.client.download.PAUSE_S", 0.01)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    shell.manta.object("/demo/stor/big", BIG)
+    shell.manta.cut_after_bytes = [1_000_000] + [0] * 9
+    shell("mget", "-q", "-o", folder / "f", "/demo/stor/big", code=1)
+    assert partial(folder).read_bytes() == BIG[:1_000_000]
+    shell.manta.cut_after_bytes = []
+    shell.manta.seen.clear()
+    return folder
+
+
+def test_mget_goes_on_in_a_later_call(shell: Shell, interrupted: Path) -> None:
+    asked = []
+
+    def look(request: Request, response: Response) -> Any:
+        asked.append((request.headers.get("range"), request.headers.get("if-match")))
+        return shell.manta.serve(request, response)
+
+    shell.manta.faults = [shell.manta.serve, look]
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert [method for method, _ in shell.manta.seen] == ["HEAD", "GET"]
+    assert asked == [(f"bytes=1000000-{len(BIG) - 1}", shell.manta.things["/demo/stor/big"].etag)]
+    assert tree(interrupted) == {"f": BIG}
+
+
+def test_mget_goes_on_more_than_once(shell: Shell, interrupted: Path) -> None:
+    shell.manta.cut_after_bytes = [500_000] + [0] * 9
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big", code=1)
+    assert partial(interrupted).read_bytes() == BIG[:1_500_000]
+    shell.manta.cut_after_bytes = []
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": BIG}
+
+
+def test_mget_of_what_had_all_but_its_name_asks_for_no_byte(shell: Shell, interrupted: Path) -> None:
+    partial(interrupted).write_bytes(BIG)
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert [method for method, _ in shell.manta.seen] == ["HEAD"]
+    assert tree(interrupted) == {"f": BIG}
+
+
+@pytest.mark.parametrize("damage", [b"x" * 1_000_000, BIG + b"more", b""])
+def test_mget_begins_anew_if_what_it_had_is_damaged(shell: Shell, interrupted: Path, damage: bytes) -> None:
+    partial(interrupted).write_bytes(damage)
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": BIG}
+
+
+def test_mget_begins_anew_if_the_object_changed(shell: Shell, interrupted: Path) -> None:
+    other = bytes(len(BIG))
+    shell.manta.object("/demo/stor/big", other)
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": other}
+
+
+def test_mget_begins_anew_if_the_object_changes_just_then(shell: Shell, interrupted: Path) -> None:
+    def change(request: Request, response: Response) -> Any:
+        shell.manta.object("/demo/stor/big", b"new")
+        return shell.manta.serve(request, response)
+
+    shell.manta.faults = [shell.manta.serve, change]
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": b"new"}
+
+
+def test_mget_goes_on_only_with_the_same_object_and_target(shell: Shell, interrupted: Path) -> None:
+    shell.manta.object("/demo/stor/other", b"other")
+    shell("mget", "-o", interrupted / "g", "/demo/stor/big")
+    shell("mget", "-o", interrupted / "f", "/demo/stor/other")
+    shell("mget", "-H", "Range: bytes=1-3", "-o", interrupted / "r", "/demo/stor/big")
+    left = tree(interrupted)
+    assert left.pop(partial(interrupted).name) == BIG[:1_000_000]
+    assert left == {"g": BIG, "f": b"other", "r": BIG[1:4]}
+
+
+def test_two_that_get_the_same_do_not_write_to_one_file(shell: Shell, interrupted: Path) -> None:
+    part = partial(interrupted)
+    with part.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert tree(interrupted) == {"f": BIG, part.name: BIG[:1_000_000]}
+
+
+def test_msync_passes_over_what_an_interrupted_mget_left(shell: Shell, interrupted: Path) -> None:
+    assert shell("msync", "-n", interrupted, "~~/stor/s") == []
+    assert shell("msync", "-r", "-d", "~~/stor", interrupted) == ["get big"]
+    assert partial(interrupted).exists()
 
 
 def test_mls(shell: Shell) -> None:
@@ -316,10 +456,48 @@ def test_msync_removes_only_if_asked(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "new").write_bytes(b"")
     shell("msync", tmp_path, "~~/stor/s")
     assert "/demo/stor/s/d/old" in shell.manta.things
-    assert [json.loads(line) for line in shell("msync", "-d", "-j", tmp_path, "~~/stor/s")] == [
+    assert [json.loads(line) for line in shell("msync", "-d", "--json", tmp_path, "~~/stor/s")] == [
         {"action": "delete", "path": "d/old", "done": True}, {"action": "delete", "path": "d", "done": True},
     ]  # fmt: skip
     assert sorted(shell.manta.things) == ["/demo/stor/s", "/demo/stor/s/new"]
+
+
+def test_msync_that_only_deletes(shell: Shell, tmp_path: Path) -> None:
+    shell.manta.directory("/demo/stor/s")
+    shell.manta.object("/demo/stor/s/old", b"")
+    (tmp_path / "new").write_bytes(b"")
+    assert shell("msync", "-j", tmp_path, "~~/stor/s") == ["delete old"]
+    assert list(shell.manta.things) == ["/demo/stor/s"]
+
+
+def test_msync_leaves_alone_what_it_is_told_to(shell: Shell, tmp_path: Path) -> None:
+    for path in ("s", "s/d", "s/d/e"):
+        shell.manta.directory(f"/demo/stor/{path}")
+    shell.manta.object("/demo/stor/s/d/e/keep.log", b"")
+    shell.manta.object("/demo/stor/s/d/old", b"")
+    for name in ("a.log", "b"):
+        (tmp_path / name).write_bytes(b"")
+    said = shell("msync", "-d", "-x", r"\.log$", "-c", "3", "-H", "m-a: b", tmp_path, "~~/stor/s")
+    assert said == ["put b", "delete d/old"]
+    assert shell.manta.things["/demo/stor/s/b"].headers == {"m-a": "b", "x-durability-level": "3"}
+    shell("msync", "-x", "(", tmp_path, "~~/stor/s", code=2)
+    assert "regular expression" in shell.err
+
+
+def test_mput_of_a_big_file_is_tried_again_from_its_beginning(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobula.client.effects.PAUSE_S", 0.01)
+    (tmp_path / "big").write_bytes(BIG)
+
+    async def break_off(request: Request, response: Response) -> None:
+        request.accept_body()
+        request._connection._transport.abort()  # type: ignore[attr-defined]
+
+    shell.manta.faults = [break_off, break_off]
+    shell("mput", "-f", tmp_path / "big", "~~/stor/big")
+    assert shell.manta.things["/demo/stor/big"].data == BIG
+    assert len(shell.manta.seen) == 3
 
 
 def test_msync_leaves_alone_what_is_of_another_kind(shell: Shell, tmp_path: Path) -> None:
@@ -391,6 +569,11 @@ def test_a_clone_s_command_runs_as_a_process(manta: Manta, key: tuple[Path, str]
         [REPO / "bin/mget", "~~/stor/x"], env=environment, capture_output=True, check=True, timeout=60
     )
     assert done.stdout == b"data"
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [REPO / "bin/mls"], env=environment, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, b"mls: write to standard output: No space left on device\n")
     for i in range(3000):
         manta.object(f"/demo/stor/n{i}", b"")
     with subprocess.Popen(
@@ -404,7 +587,7 @@ def test_a_clone_s_command_runs_as_a_process(manta: Manta, key: tuple[Path, str]
         assert process.stderr.read() == b""
 
 
-def test_an_interrupt_ends_a_transfer_at_once_and_leaves_nothing(
+def test_an_interrupt_ends_a_transfer_at_once_and_leaves_no_file_of_its_name(
     manta: Manta, key: tuple[Path, str], tmp_path: Path
 ) -> None:
     stalled = threading.Event()
@@ -428,6 +611,7 @@ def test_an_interrupt_ends_a_transfer_at_once_and_leaves_nothing(
         assert process.wait(20) == 130
         assert process.stderr is not None
         assert process.stderr.read() == b"mget: interrupted\n"
+    assert not (tmp_path / "x").exists()
 
 
 def test_msync_removes_nothing_after_a_failure(shell: Shell, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import shutil
@@ -31,6 +32,7 @@ KEYS = {
     "ed25519": ed25519.Ed25519PrivateKey.generate(),
 }
 PEM, OPENSSH = serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.OpenSSH
+PKCS1 = serialization.PrivateFormat.TraditionalOpenSSL
 
 
 def write(path: Path, kind: str, form: serialization.PrivateFormat, password: bytes | None = None) -> PublicKey:
@@ -112,6 +114,30 @@ def test_what_can_not_be_used_is_said_in_a_sentence(home: Path) -> None:
     with pytest.raises(MobulaError, match=r"can be read|directory"):
         find_signer(settings(home, str(home)))
     assert find_signer(Settings("https://h", "demo", None)) is None
+
+
+@pytest.mark.parametrize("form", [PEM, PKCS1, OPENSSH])
+@pytest.mark.parametrize("bits", [1024, 2047, 3072])
+def test_an_rsa_key_is_read_as_the_library_reads_it(form: serialization.PrivateFormat, bits: int) -> None:
+    made = rsa.generate_private_key(65537, bits)
+    data = made.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    found = private_key.read_rsa(data)
+    assert found == made.private_numbers()
+    known = private_key._parse_any(data, "key")
+    assert private_key.parse(data, "key").blob == known.blob
+    assert private_key.parse(data, "key").sign(b"text") == known.sign(b"text")
+
+
+@pytest.mark.parametrize("form", [PEM, PKCS1, OPENSSH])
+@given(at=st.integers(0, 4000), byte=st.integers(0, 255), cut=st.booleans())
+def test_a_damaged_rsa_key_is_refused_or_read(form: serialization.PrivateFormat, at: int, byte: int, cut: bool) -> None:
+    data = KEYS["rsa"].private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    first, *lines, last = data.strip().split(b"\n")
+    raw = bytearray(base64.b64decode(b"".join(lines)))
+    at %= len(raw)
+    raw[at:] = b"" if cut else bytes([byte]) + raw[at + 1 :]
+    with contextlib.suppress(private_key.UnusableKey):
+        private_key.parse(b"\n".join([first, base64.b64encode(raw), last]), "damaged")
 
 
 @given(st.binary(max_size=300))

@@ -16,25 +16,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mobula.client.asynchronous import AsyncClient
-    from mobula.client.errors import MobulaError
+    from mobula.client.download import Partial
+    from mobula.client.errors import AccessRefused, ConditionFailed, Damaged, MobulaError, NotFound, Unavailable
     from mobula.client.model import Entry, Info, Stored
     from mobula.client.settings import Settings
     from mobula.client.sync import Client
     from mobula.client.tree import Found, Listing
 
 _PLACES = {
+    "AccessRefused": "errors",
     "AsyncClient": "asynchronous",
     "Client": "sync",
+    "ConditionFailed": "errors",
+    "Damaged": "errors",
     "Entry": "model",
     "Found": "tree",
     "Info": "model",
     "Listing": "tree",
     "MobulaError": "errors",
+    "NotFound": "errors",
+    "Partial": "download",
     "Settings": "settings",
     "Stored": "model",
+    "Unavailable": "errors",
 }
 
-__all__ = ["AsyncClient", "Client", "Entry", "Found", "Info", "Listing", "MobulaError", "Settings", "Stored"]
+__all__ = [
+    "AccessRefused",
+    "AsyncClient",
+    "Client",
+    "ConditionFailed",
+    "Damaged",
+    "Entry",
+    "Found",
+    "Info",
+    "Listing",
+    "MobulaError",
+    "NotFound",
+    "Partial",
+    "Settings",
+    "Stored",
+    "Unavailable",
+]
 
 
 def __getattr__(name: str) -> Any:

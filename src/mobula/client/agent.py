@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mobula.core.fingerprints import has_fingerprint
 
@@ -29,8 +29,7 @@ class AgentError(Exception):
     """The agent can't be reached, answers what is no answer, or refuses."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentKey:
+class AgentKey(NamedTuple):
     """A key in an agent; `blob` is its wire form."""
 
     socket_path: str
@@ -43,7 +42,7 @@ class AgentKey:
     def sign(self, text: bytes) -> bytes:
         """Signature of `text` as HTTP Signature wants it. Raises AgentError."""
         flags = _RSA_SHA2_256 if key_type(self.blob) == "ssh-rsa" else 0
-        message = bytes([_SIGN_REQUEST]) + _string(self.blob) + _string(text) + struct.pack(">I", flags)
+        message = bytes([_SIGN_REQUEST]) + wire_string(self.blob) + wire_string(text) + struct.pack(">I", flags)
         answer = _ask(self.socket_path, message, _SIGN_RESPONSE)
         return read_signature(answer)
 
@@ -63,7 +62,7 @@ def find(socket_path: str, fingerprint: str) -> AgentKey | None:
 def key_type(blob: bytes) -> str:
     """The type that a key's wire form begins with; empty if it is none."""
     try:
-        return _take(blob, 0)[0].decode("ascii", errors="replace")
+        return take_string(blob, 0)[0].decode("ascii", errors="replace")
     except AgentError:
         return ""
 
@@ -75,23 +74,23 @@ def read_identities(message: bytes) -> list[bytes]:
     (count,) = struct.unpack_from(">I", message)
     blobs, position = [], 4
     for _ in range(count):
-        blob, position = _take(message, position)
-        _, position = _take(message, position)  # the comment
+        blob, position = take_string(message, position)
+        _, position = take_string(message, position)  # the comment
         blobs.append(blob)
     return blobs
 
 
 def read_signature(message: bytes) -> bytes:
     """The signature in a sign response, without its type byte; of ECDSA as DER. Raises AgentError."""
-    signature, _ = _take(message, 0)
-    kind, position = _take(signature, 0)
-    value, _ = _take(signature, position)
+    signature, _ = take_string(message, 0)
+    kind, position = take_string(signature, 0)
+    value, _ = take_string(signature, position)
     if kind == b"ssh-rsa":
         raise AgentError("sign with the ssh-agent: it knows only SHA-1 for RSA keys; use a newer agent")
     if not kind.startswith(b"ecdsa-"):
         return value
-    r, position = _take(value, 0)
-    s, _ = _take(value, position)
+    r, position = take_string(value, 0)
+    s, _ = take_string(value, position)
     body = _der(2, r) + _der(2, s)  # an mpint's bytes are those of an ASN.1 INTEGER
     return _der(0x30, body)
 
@@ -101,17 +100,19 @@ def _der(tag: int, value: bytes) -> bytes:
     return bytes([tag, size] if size < 128 else [tag, 0x81, size]) + value
 
 
-def _string(data: bytes) -> bytes:
+def wire_string(data: bytes) -> bytes:
+    """Data as a string of RFC 4251."""
     return struct.pack(">I", len(data)) + data
 
 
-def _take(data: bytes, position: int) -> tuple[bytes, int]:
+def take_string(data: bytes, position: int) -> tuple[bytes, int]:
+    """The string of RFC 4251 at a position, and where it ends. Raises AgentError."""
     if position + 4 > len(data):
-        raise AgentError("read the ssh-agent's answer: it is cut off")
+        raise AgentError("read a string of SSH: it is cut off")
     (size,) = struct.unpack_from(">I", data, position)
     end = position + 4 + size
     if end > len(data):
-        raise AgentError("read the ssh-agent's answer: it is cut off")
+        raise AgentError("read a string of SSH: it is cut off")
     return data[position + 4 : end], end
 
 
@@ -123,7 +124,7 @@ def _ask(socket_path: str, message: bytes, wanted: int) -> bytes:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(TIMEOUT_S)
             sock.connect(socket_path)
-            sock.sendall(_string(message))
+            sock.sendall(wire_string(message))
             (size,) = struct.unpack(">I", _read(sock, 4))
             if not 0 < size <= MESSAGE_BYTES_MAX:
                 raise AgentError(f"ask the ssh-agent at {socket_path!r}: an answer of {size} bytes")

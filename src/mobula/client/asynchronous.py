@@ -18,8 +18,9 @@ from mobula.client.session import Session
 from mobula.client.settings import Settings, from_environment
 from mobula.client.signer import find_signer
 from mobula.client.sync import TIMEOUTS
-from mobula.client.tls import context
+from mobula.client.tls import Trust
 from mobula.wire.http_client import AnsweredEarly, ClientResponse, HttpClient, RequestFailed
+from mobula.wire.http_failures import NotTrusted
 
 
 class _Method[**P, T]:
@@ -79,7 +80,8 @@ class AsyncClient:
         settings = (settings or from_environment(os.environ)).check()
         self.session = Session(settings, find_signer(settings))
         self.sign_url = self.session.sign_url
-        self._http = HttpClient(timeouts=TIMEOUTS, tls=context(settings))
+        self._trust = Trust(settings)
+        self._http = HttpClient(timeouts=TIMEOUTS, tls=self._trust.context)
 
     async def run[T](self, operation: Operation[T]) -> T:
         """Do an operation. Raises MobulaError."""
@@ -98,6 +100,16 @@ class AsyncClient:
 
     async def send(self, request: Request) -> ClientResponse:
         """Sign and send one request, once. Raises RequestFailed, MobulaError."""
+        whole = self._trust.whole
+        try:
+            return await self._send(request)
+        except NotTrusted:  # nothing was sent
+            if whole:
+                raise
+            self._trust.widen()
+            return await self._send(request)
+
+    async def _send(self, request: Request) -> ClientResponse:
         session = self.session
         target = session.target(request)
         headers = session.headers(request, dt.datetime.now(dt.UTC))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from mobula.client.effects import PAUSE_S, TRIES_MAX, Emit, Operation, Pause, Stream, ask, read
 from mobula.client.errors import MobulaError
@@ -19,13 +20,25 @@ from mobula.wire.http_failures import RequestFailed
 Begun = Callable[[Info], None]
 
 
-def get(path: str, *, headers: Fields = NO_FIELDS, begun: Begun = lambda _: None) -> Stream[bytes]:
+class Partial(NamedTuple):
+    """What an earlier call got of an object: what `info` said of it, and its first bytes."""
+
+    found: Info
+    chunks: Iterable[bytes]
+
+
+def get(
+    path: str, *, headers: Fields = NO_FIELDS, begun: Begun = lambda _: None, had: Partial | None = None
+) -> Stream[bytes]:
     """The content of an object in chunks. `begun` is told what it is before the first one. With a `Range` among `headers`, that part.
 
+    With `had` only the rest, of the same object; the MD5 at the end is that of the whole. `headers` and `begun` are of no use then.
+
     Raises:
-        MobulaError: also BodyDamaged: at the end, length or MD5 are not what was announced; NotObject: a directory.
+        MobulaError: also BodyDamaged: at the end, length or MD5 are not what was announced; NotObject: a directory; PreconditionFailed:
+            the object that was `had` is another one now.
     """
-    return Stream(_get(path, headers, begun))
+    return Stream(_get(path, headers, begun) if had is None else _get_rest(path, had))
 
 
 def _get(path: str, headers: Fields, begun: Begun) -> Operation[None]:
@@ -37,9 +50,22 @@ def _get(path: str, headers: Fields, begun: Begun) -> Operation[None]:
     if "content-length" not in answer.headers:
         raise MobulaError("InvalidAnswer", f"get {path!r}: the answer does not say its length", status=answer.status)
     begun(found)
-    whole = answer.status == 200
-    digest = hashlib.md5(usedforsecurity=False)
-    got_bytes, failures = 0, 0
+    yield from _receive(found, 0, hashlib.md5(usedforsecurity=False), whole=answer.status == 200)
+
+
+def _get_rest(path: str, had: Partial) -> Operation[None]:
+    digest, got_bytes = hashlib.md5(usedforsecurity=False), 0
+    for chunk in had.chunks:
+        digest.update(chunk)
+        got_bytes += len(chunk)
+    if got_bytes < had.found.size_bytes:
+        yield from _go_on(path, had.found, got_bytes)
+    yield from _receive(had.found, got_bytes, digest, whole=True)
+
+
+def _receive(found: Info, got_bytes: int, digest: hashlib._Hash, *, whole: bool) -> Operation[None]:
+    """Emit what comes, after so many bytes of that MD5, and check all of it together."""
+    path, failures = found.path, 0
     while True:
         broken = None
         try:

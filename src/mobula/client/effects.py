@@ -13,11 +13,9 @@ The helpers below give these their types; what stands here of retries stands now
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from mobula.client.errors import MobulaError
 from mobula.client.model import Answer, Request
@@ -32,31 +30,26 @@ BODY_BYTES_MAX = 64 << 20
 PARALLEL = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     pass
 
 
 READ = Read()
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Together:
+class Together(NamedTuple):
     operations: Sequence[Operation[Any]]
     parallel: int
 
@@ -106,7 +99,7 @@ def send(request: Request) -> Operation[Answer]:
         else:
             wanted_s = _retry_after_s(answer)
             if wanted_s is None or attempt == TRIES_MAX or not _body_left(request):
-                return dataclasses.replace(answer, repeated=repeated)
+                return answer._replace(repeated=repeated)
             pause_s = max(pause_s, wanted_s)
         yield Pause(pause_s)
     raise AssertionError("unreachable")

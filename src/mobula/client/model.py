@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mobula.client.errors import MobulaError
 
 CHUNK_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of a directory. `kind` is ``object`` or ``directory``; the last five are an object's. `fields`: as the service sent it."""
 
     name: str
@@ -32,8 +30,7 @@ class Entry:
         return self.kind == "directory"
 
 
-@dataclass(frozen=True, slots=True)
-class Info:
+class Info(NamedTuple):
     """What HEAD tells. `headers`: all of them, names in lower case. `entries`: of a directory, how many it has."""
 
     path: str
@@ -51,8 +48,7 @@ class Info:
         return self.kind == "directory"
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What a PUT made. `md5` is base64, as the service computed it."""
 
     etag: str
@@ -156,8 +152,7 @@ class Body:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request before it is signed. `path` is as people write it, not encoded; `repeatable`: doing it twice is doing it once."""
 
     method: str
@@ -168,8 +163,7 @@ class Request:
     repeatable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The head of a response; header names in lower case. `repeated`: an earlier try may have been carried out."""
 
     status: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import quote
 
@@ -160,8 +159,8 @@ def read_info(path: str, answer: Answer) -> Info:
         content_md5=headers.get("content-md5", ""), mtime=parse_date(modified) if modified else None,
     )  # fmt: skip
     if kind == "directory":
-        return replace(value, entries=_number(headers.get("result-set-size")))
-    return replace(value, size_bytes=_number(headers.get("content-length")) or 0)
+        return value._replace(entries=_number(headers.get("result-set-size")))
+    return value._replace(size_bytes=_number(headers.get("content-length")) or 0)
 
 
 def _is_listing(content_type: str) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from mobula.client.errors import MobulaError
 from mobula.wire.http_failures import Address
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Where the service is, and in whose name to ask.
 
     `key_id` is a fingerprint (MD5 or SHA256) or the path of a private key; None: unsigned requests. `ca_file` replaces the

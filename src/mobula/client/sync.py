@@ -17,9 +17,9 @@ from mobula.client.model import Answer, Request
 from mobula.client.session import Session
 from mobula.client.settings import Settings, from_environment
 from mobula.client.signer import find_signer
-from mobula.client.tls import context
+from mobula.client.tls import Trust
 from mobula.wire.http_blocking import BlockingClient, BlockingResponse
-from mobula.wire.http_failures import RequestFailed, Timeouts
+from mobula.wire.http_failures import NotTrusted, RequestFailed, Timeouts
 
 TIMEOUTS = Timeouts(connect_s=5.0, response_s=60.0, idle_s=60.0, keep_s=30.0)
 """a loadbalancer ends a connection without work after 60 s"""
@@ -81,7 +81,8 @@ class Client:
         settings = (settings or from_environment(os.environ)).check()
         self.session = Session(settings, find_signer(settings))
         self.sign_url = self.session.sign_url
-        self._http = BlockingClient(timeouts=TIMEOUTS, tls=context(settings))
+        self._trust = Trust(settings)
+        self._http = BlockingClient(timeouts=TIMEOUTS, tls=self._trust.context)
 
     def run[T](self, operation: Operation[T]) -> T:
         """Do an operation. Raises MobulaError."""
@@ -98,6 +99,16 @@ class Client:
 
     def send(self, request: Request) -> BlockingResponse:
         """Sign and send one request, once. Raises RequestFailed, MobulaError."""
+        whole = self._trust.whole
+        try:
+            return self._send(request)
+        except NotTrusted:  # nothing was sent
+            if whole:
+                raise
+            self._trust.widen()
+            return self._send(request)
+
+    def _send(self, request: Request) -> BlockingResponse:
         session = self.session
         target = session.target(request)
         headers = session.headers(request, dt.datetime.now(dt.UTC))

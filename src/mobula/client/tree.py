@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mobula.client.effects import PARALLEL, Emit, Operation, Stream, ask, body, together
 from mobula.client.errors import MobulaError
@@ -16,8 +16,7 @@ ROUNDS_MAX = 10
 _GONE = frozenset({"ResourceNotFound", "DirectoryDoesNotExist"})
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """How a directory is listed. `by_mtime`: newest first, and `marker` is then an ISO time; `only`: ``object`` or ``directory``.
 
     `page`, entries per request: 2 to 1024 (the marker is inclusive, so pages of one would not get on).
@@ -47,8 +46,7 @@ class Listing:
         return str(entry.fields.get("mtime", "")) if self.by_mtime else entry.name
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """An entry somewhere below a directory. `depth` 1: directly in it."""
 
     path: str
@@ -56,12 +54,15 @@ class Found:
     depth: int
 
 
+ALL = Listing()
+
+
 def child_of(path: str, name: str) -> str:
     """The path of an entry. Pure."""
     return f"{path.rstrip('/')}/{name}"
 
 
-def list_directory(path: str, listing: Listing = Listing()) -> Stream[Entry]:
+def list_directory(path: str, listing: Listing = ALL) -> Stream[Entry]:
     """The entries of a directory, page by page, none twice."""
     return Stream(_list_all(path, listing))
 
@@ -121,11 +122,10 @@ def walk(path: str, *, depth_max: int | None = None, parallel: int = PARALLEL) -
 
 
 def _walk(path: str, depth_max: int | None, parallel: int) -> Operation[None]:
-    listing = Listing()
     left = [(path, 1)]
     while left:
         batch, left = left[-parallel:], left[:-parallel]
-        pages = yield from together([_page_if_there(p, listing, None, required=p == path) for p, _ in batch], parallel)
+        pages = yield from together([_page_if_there(p, ALL, None, required=p == path) for p, _ in batch], parallel)
         for (directory, depth), first in zip(batch, pages, strict=True):
             entries, marker = first, None
             while entries:
@@ -136,10 +136,10 @@ def _walk(path: str, depth_max: int | None, parallel: int) -> Operation[None]:
                     yield Emit(found)
                     if entry.is_directory and (depth_max is None or depth < depth_max):
                         left.append((found.path, depth + 1))
-                if len(entries) < listing.page:
+                if len(entries) < ALL.page:
                     break
                 marker = entries[-1].name
-                entries = yield from _page_if_there(directory, listing, marker, required=False)
+                entries = yield from _page_if_there(directory, ALL, marker, required=False)
 
 
 def _page_if_there(path: str, listing: Listing, marker: str | None, *, required: bool) -> Operation[list[Entry]]:
@@ -164,7 +164,7 @@ def delete_tree(path: str, *, parallel: int = PARALLEL) -> Operation[int]:
     levels = [[path]]  # directories to be emptied; those of a level have theirs in the next one
     while levels:
         batch = levels[-1][-parallel:]
-        pages = yield from together([_page_if_there(p, Listing(), None, required=False) for p in batch], parallel)
+        pages = yield from together([_page_if_there(p, ALL, None, required=False) for p in batch], parallel)
         objects, below, empty = [], [], []
         for directory, entries in zip(batch, pages, strict=True):
             inner = [child_of(directory, e.name) for e in entries if e.is_directory]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 NAMESPACES = ("public", "reports", "stor")
@@ -19,8 +19,7 @@ class InvalidPath(ValueError):
     """The path can't be decoded, or has a name that can't be one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(NamedTuple):
     """A decoded path. `names` follow the login: the namespace first."""
 
     login: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _ONE_RANGE = re.compile(r"\s*bytes\s*=\s*(?:([0-9]{1,19})\s*-\s*([0-9]{0,19})|-\s*([0-9]{1,19}))\s*", re.ASCII)
 
@@ -16,8 +16,7 @@ class SeveralRanges(ValueError):
     """More than one range was asked for, which is not supported. -> 501"""
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
+class ByteRange(NamedTuple):
     """The bytes `first` to `last`, both included, as in the header."""
 
     first: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class RequestFailed(Exception):
@@ -33,8 +33,7 @@ class AnsweredEarly(RequestFailed):
     """A response came before the request's body was sent; `response()` gives it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     host: str
     port: int
 
@@ -42,8 +41,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(NamedTuple):
     connect_s: float = 2.0
     response_s: float = 30.0
     """from the request's last byte to the head of the response"""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-import http
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -38,11 +38,15 @@ class Headers:
         return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw)
 
 
-_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
-
-
+@functools.cache
 def status_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}"
+    import http  # noqa: PLC0415 (5 ms that a client does without)
+
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    return f"HTTP/1.1 {status} {phrase}"
 
 
 def allows_body(status: int) -> bool:

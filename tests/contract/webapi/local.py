@@ -49,10 +49,15 @@ def new_key() -> tuple[bytes, str, str]:
     """A private key (PEM), its public half as accounts hold it (PEM), and the fingerprint."""
     key = ed25519.Ed25519PrivateKey.generate()
     kind = serialization.PrivateFormat.PKCS8
-    private = key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption())
+    return halves(key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption()))
+
+
+def halves(private_pem: bytes) -> tuple[bytes, str, str]:
+    """A private key (PEM), its public half as accounts hold it (PEM), and the fingerprint."""
+    line = serialization.load_pem_private_key(private_pem, None).public_key()
     form = serialization.PublicFormat.SubjectPublicKeyInfo
-    public = load_public_key(key.public_key().public_bytes(serialization.Encoding.PEM, form).decode())
-    return private, public.pem, public.fingerprint_md5
+    public = load_public_key(line.public_bytes(serialization.Encoding.PEM, form).decode())
+    return private_pem, public.pem, public.fingerprint_md5
 
 
 class KnownAccounts:
@@ -182,16 +187,14 @@ class LocalRegion:
 
     def add_key(self, login: str, private_pem: bytes) -> None:
         """Give an account one more key."""
-        line = serialization.load_pem_private_key(private_pem, None).public_key()
-        form = serialization.PublicFormat.SubjectPublicKeyInfo
-        public = load_public_key(line.public_bytes(serialization.Encoding.PEM, form).decode())
+        _, pem, fingerprint = halves(private_pem)
         account = self.accounts.by_login[login]
-        keys = {**account.keys, public.fingerprint_md5: public.pem}
+        keys = {**account.keys, fingerprint: pem}
         self.accounts.by_login[login] = msgspec.structs.replace(account, keys=keys)
 
-    def add_user(self, login: str, user: str) -> User:
-        """A new sub-user with a key of its own."""
-        self._private[f"{login}/{user}"], pem, fingerprint = new_key()
+    def add_user(self, login: str, user: str, private_pem: bytes | None = None) -> User:
+        """A new sub-user with a key of its own, or with that one."""
+        self._private[f"{login}/{user}"], pem, fingerprint = new_key() if private_pem is None else halves(private_pem)
         account, added = self.accounts.by_login[login], User(uuid.uuid4(), user, {fingerprint: pem})
         self.accounts.by_login[login] = msgspec.structs.replace(account, users={**account.users, user: added})
         return added

@@ -7,17 +7,18 @@ can't be used; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from mobula.client.commands import COMMANDS
-from mobula.client.commands.output import Failures
+from mobula.client.commands.output import Failures, columns
 from mobula.client.errors import MobulaError
+from mobula.client.session import USER_AGENT
 from mobula.client.settings import Settings, from_environment
 from mobula.client.sync import Client
 
@@ -27,8 +28,7 @@ MANTA_ROLE, MANTA_NO_AUTH, MANTA_TLS_INSECURE, MANTA_CA_FILE, NODE_EXTRA_CA_CERT
 exit codes: 0 done, 1 something failed, 2 can't be understood, 130 interrupted"""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call of a command."""
 
     options: argparse.Namespace
@@ -36,8 +36,7 @@ class Call:
     failures: Failures
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """`usage`: what follows the options. `example`: a line to type. `short_help`: ``-h`` is help, as everywhere but in mls."""
 
     usage: str
@@ -55,13 +54,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command whose name the program was called by. For console scripts and `python -m mobula.client.commands NAME ...`."""
     words = list(sys.argv if argv is None else argv)
     name = os.path.basename(words[0])  # noqa: PTH119 (pathlib is slower, and nothing else needs it here)
-    code = run(name, words[1:], os.environ)
+    try:
+        code = run(name, words[1:], os.environ)
+    except SystemExit as end:  # argparse: help was asked for, or is needed
+        code = int(end.code or 0)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's own flush at the end is silent
         code = code or FAILED
-    raise SystemExit(code)
+    except OSError as error:  # the disk that it goes to is full
+        Failures(name).say(f"write to standard output: {error.strerror}")
+        code = code or FAILED
+    # Not by SystemExit: taking all modules apart again takes 10 ms, and there is nothing left to be done.
+    os._exit(code)
 
 
 def run(name: str, words: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -98,7 +103,7 @@ def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
         usage=f"{name} [options] {command.usage}",
         description=f"{name}: {COMMANDS[name]}.",
         epilog=f"example:\n  {command.example}\n\n{EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=columns() - 2),
         add_help=False,
         allow_abbrev=False,
     )
@@ -108,9 +113,12 @@ def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
     common.add_argument("--user", "--subuser", dest="subuser", metavar="LOGIN", help="instead of MANTA_SUBUSER")
     common.add_argument("-k", "--key-id", "--keyId", dest="key_id", metavar="KEY", help="instead of MANTA_KEY_ID")
     common.add_argument("-u", "--url", help="instead of MANTA_URL")
-    common.add_argument("--role", metavar="ROLES", help="instead of MANTA_ROLE: roles to act in, separated by commas")
+    common.add_argument(
+        "--role", action="append", metavar="ROLES", help="instead of MANTA_ROLE: roles to act in, separated by commas"
+    )
     common.add_argument("-i", "--insecure", action="store_true", help="don't check the server's certificate")
     common.add_argument("-v", "--verbose", action="store_true", help="say more about what fails")
+    common.add_argument("--version", action="version", version=USER_AGENT)
     common.add_argument(*(["-h"] if command.short_help else []), "--help", action="help", help="show this and exit")
     return parser
 
@@ -122,10 +130,10 @@ def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> 
         "user": options.subuser,
         "key_id": options.key_id,
         "url": options.url,
-        "role": options.role,
+        "role": roles_of(options.role),
         "tls_insecure": options.insecure or None,
     }
-    return dataclasses.replace(from_environment(environment), **{k: v for k, v in given.items() if v is not None})
+    return from_environment(environment)._replace(**{k: v for k, v in given.items() if v is not None})
 
 
 # options that several commands have
@@ -141,7 +149,16 @@ def header_options(parser: argparse.ArgumentParser, *, role_tag: bool = True) ->
         help="a header to send; may come several times",
     )
     if role_tag:
-        parser.add_argument("--role-tag", metavar="ROLES", help="roles to tag it with, separated by commas")
+        role_tag_option(parser, "roles to tag it with")
+
+
+def role_tag_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--role-tag", action="append", metavar="ROLES", help=f"{what}, separated by commas")
+
+
+def roles_of(given: Sequence[str] | None) -> str | None:
+    """The list that an option stands for which may come several times; None if it did not come. Pure."""
+    return None if given is None else ",".join(given)
 
 
 def headers_of(options: argparse.Namespace) -> dict[str, str]:
@@ -152,8 +169,8 @@ def headers_of(options: argparse.Namespace) -> dict[str, str]:
         if not colon or not name.strip():
             raise UsageError(f"use the header {text!r}: it is not of the form 'name: value'")
         headers[name.strip()] = value.strip()
-    if getattr(options, "role_tag", None) is not None:
-        headers["role-tag"] = options.role_tag
+    if (tags := roles_of(getattr(options, "role_tag", None))) is not None:
+        headers["role-tag"] = tags
     return headers
 
 
@@ -165,6 +182,14 @@ def parallel_option(parser: argparse.ArgumentParser, default: int) -> None:
 
 def json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--json", action="store_true", help="print JSON, an object a line")
+
+
+def pattern_of(regex: str) -> re.Pattern[str]:
+    """A regular expression that was typed. Raises UsageError."""
+    try:
+        return re.compile(regex)
+    except re.error as error:
+        raise UsageError(f"match names: {regex!r} is no regular expression ({error})") from error
 
 
 def positive(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from mobula.client.commands.command import Call, Command, UsageError, json_option, parallel_option
+from mobula.client.commands.command import Call, Command, UsageError, json_option, parallel_option, pattern_of
 from mobula.client.commands.output import say, say_json
 from mobula.client.effects import PARALLEL
 from mobula.client.errors import MobulaError
@@ -28,10 +28,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> None:
     wish = call.options
-    try:
-        name = re.compile(wish.name or "")
-    except re.error as error:
-        raise UsageError(f"find names: {wish.name!r} is no regular expression ({error})") from error
+    name = pattern_of(wish.name or "")
     size_bytes = parse_size(wish.size) if wish.size else None
     for path in wish.paths:
         try:

@@ -1,9 +1,8 @@
-"""mget: get objects. A download that breaks goes on where it stopped; length and MD5 are checked."""
+"""mget: get objects. A download that breaks goes on where it stopped, a file's even in a later call; length and MD5 are checked."""
 
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mobula.client.commands.command import Call, Command, UsageError, header_options, headers_of, parallel_option
+from mobula.client.commands.partial_file import to_file
 from mobula.client.commands.progress import Bar
 from mobula.client.commands.workers import run_all
 from mobula.client.model import Info
@@ -52,26 +52,6 @@ def name_of(path: str) -> str:
     if name in {"", ".", "..", "~~"} or "\0" in name:
         raise UsageError(f"get {path!r} into a file of its own name: it has none that can be a file's")
     return name
-
-
-def to_file(client: Client, path: str, target: Path, headers: Mapping[str, str], bar: Bar) -> None:
-    """Get an object into a file, which is there only when it is whole. What is no regular file (``/dev/null``) is written to as it is.
-
-    Raises:
-        MobulaError, OSError.
-    """
-    if target.exists() and not target.is_file():
-        with target.open("wb") as file:
-            _copy(client, path, file, headers, bar)
-        return
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            _copy(client, path, file, headers, bar)
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _copy(client: Client, path: str, file: BinaryIO, headers: Mapping[str, str], bar: Bar) -> None:

@@ -78,7 +78,7 @@ def _put_file(call: Call, file: Path, path: str, bar: Bar, headers: Mapping[str,
 
 def _put(call: Call, path: str, source: Path | Iterator[bytes], bar: Bar, headers: Mapping[str, str]) -> None:
     wish = call.options
-    content_type = wish.type or (None if _has(headers, "content-type") else type_of(source, path))
+    content_type = wish.type or type_of(source, path, headers)
     content_md5 = md5_of(source) if wish.md5 and isinstance(source, Path) else None
     call.client.put(
         path, source, copies=wish.copies, content_type=content_type, content_md5=content_md5, parents=wish.parents,
@@ -86,12 +86,10 @@ def _put(call: Call, path: str, source: Path | Iterator[bytes], bar: Bar, header
     )  # fmt: skip
 
 
-def _has(headers: Mapping[str, str], name: str) -> bool:
-    return any(given.lower() == name for given in headers)
-
-
-def type_of(source: Any, path: str) -> str | None:
-    """Content type by the extension of the file's name, or of the path's."""
+def type_of(source: Any, path: str, headers: Mapping[str, str]) -> str | None:
+    """Content type by the extension of the file's name, or of the path's; None if it is among the headers, or can't be told."""
+    if any(name.lower() == "content-type" for name in headers):
+        return None
     import mimetypes  # noqa: PLC0415 (reads the system's table)
 
     name = source.name if isinstance(source, Path) else path

@@ -6,7 +6,7 @@ import argparse
 import re
 import time
 
-from mobula.client.commands.command import Call, Command, UsageError, json_option
+from mobula.client.commands.command import Call, Command, UsageError, json_option, role_tag_option, roles_of
 from mobula.client.commands.output import say, say_json
 
 HOUR_S = 3600
@@ -18,17 +18,21 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH")
     when = parser.add_mutually_exclusive_group()
     when.add_argument("-e", "--expires", type=int, metavar="EPOCH", help="until then, in seconds since 1970")
-    when.add_argument("-E", "--expires-in", metavar="TIME", help="for so long: 30s, 10m, 1h (usual), 7d, 1y")
+    when.add_argument(
+        "-E", "--expires-in", "--expires-relative", metavar="TIME", help="for so long: 30s, 10m, 1h (usual), 7d, 1y"
+    )
     parser.add_argument("-m", "--method", action="append", metavar="METHOD", help="GET; may come several times")
     parser.add_argument("-g", "--algorithm", metavar="NAME", help="refuse to sign with another one, as in RSA-SHA256")
-    parser.add_argument("--role-tag", metavar="ROLES", help="roles to tag with what is put by it")
+    role_tag_option(parser, "roles to tag with what is put by it")
     json_option(parser)
 
 
 def run(call: Call) -> None:
     wish = call.options
     expires_s = int(time.time()) + parse_time(wish.expires_in or "1h") if wish.expires is None else wish.expires
-    parameters = [(name, value) for name, value in (("role", wish.role), ("role-tag", wish.role_tag)) if value]
+    parameters = [
+        (name, value) for name, value in (("role", roles_of(wish.role)), ("role-tag", roles_of(wish.role_tag))) if value
+    ]
     found = call.client.session.algorithm
     if wish.algorithm and wish.algorithm.upper() != found:
         raise UsageError(f"sign with {wish.algorithm}: the key of MANTA_KEY_ID makes {found}; use that, or another key")

@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from mobula.client.commands.command import Call, Command, UsageError, json_option, parallel_option
-from mobula.client.commands.mget import to_file
+from mobula.client.commands.command import (
+    Call,
+    Command,
+    UsageError,
+    header_options,
+    headers_of,
+    parallel_option,
+    pattern_of,
+    positive,
+)
 from mobula.client.commands.mput import md5_of, type_of
 from mobula.client.commands.output import say, say_json
+from mobula.client.commands.partial_file import is_partial, to_file
 from mobula.client.commands.progress import Bar, Part
 from mobula.client.commands.workers import Job, run_all
 from mobula.client.errors import MobulaError
 
 
-@dataclass(frozen=True, slots=True)
-class Thing:
+class Thing(NamedTuple):
     """What is at a relative path. `kind`: file, directory, or other (a link, a device: left alone). `md5` base64, where it is known."""
 
     kind: str
@@ -35,8 +44,7 @@ Side = Mapping[str, Thing]
 """things by relative path"""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to do, in this order: make directories, move files, remove what is too much. `conflicts`: left alone, and why.
 
     `compare`: files of `move` that may be equal; their MD5 decides.
@@ -49,11 +57,14 @@ class Plan:
     conflicts: tuple[str, ...]
 
 
-def plan(source: Side, target: Side, *, delete: bool, by_md5: bool) -> Plan:
+def plan(source: Side, target: Side, *, delete: bool, by_md5: bool, exclude: re.Pattern[str] | None = None) -> Plan:
     """How to make `target` equal to `source`. Pure.
 
-    A file is moved if it is missing, of another size, or older there; `by_md5`: of another size or MD5, whatever its time.
+    A file is moved if it is missing, of another size, or older there; `by_md5`: of another size or MD5, whatever its time. What has a
+    match of `exclude` in its path is left alone, and so are the directories that it is in.
     """
+    kept = {path for path in (*source, *target) if exclude is not None and exclude.search(path)}
+    source = {path: thing for path, thing in source.items() if path not in kept}
     make, move, compare, conflicts = [], [], [], list[str]()
     for path in sorted(source, key=_by_depth):
         wanted, found = source[path], target.get(path)
@@ -74,7 +85,9 @@ def plan(source: Side, target: Side, *, delete: bool, by_md5: bool) -> Plan:
             move.append(path)
     remove = []
     if delete:
-        extra = [p for p in target if p not in source and target[p].kind != "other" and not _is_below(p, conflicts)]
+        kept |= {"/".join(path.split("/")[:depth]) for path in kept for depth in range(1, path.count("/") + 1)}
+        extra = [p for p in target if p not in source and p not in kept and target[p].kind != "other"]
+        extra = [p for p in extra if not _is_below(p, conflicts)]
         remove = sorted(extra, key=_by_depth, reverse=True)
     return Plan(tuple(make), tuple(move), frozenset(compare), tuple(remove), tuple(conflicts))
 
@@ -92,10 +105,16 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET")
     parser.add_argument("-r", "--reverse", action="store_true", help="SOURCE is in the store, TARGET here")
     parser.add_argument("-d", "--delete", action="store_true", help="remove from TARGET what is not in SOURCE")
+    parser.add_argument("-j", "--just-delete", action="store_true", help="only that: put and get nothing")
+    parser.add_argument(
+        "-x", "--exclude", metavar="REGEX", help="leave alone what has a match in its path below SOURCE or TARGET"
+    )
     parser.add_argument("-m", "--md5", action="store_true", help="compare by MD5, not by time")
+    parser.add_argument("-c", "--copies", type=positive, metavar="N", help="keep so many copies (2)")
+    header_options(parser, role_tag=False)
     parser.add_argument("-n", "--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar, and no word about what is done")
-    json_option(parser)
+    parser.add_argument("--json", action="store_true", help="print what is done as JSON, an object a line")
     parallel_option(parser, 8)
 
 
@@ -109,7 +128,10 @@ def run(call: Call) -> None:
     source, target = (remote, local) if wish.reverse else (local, remote)
     for path in (p for p, thing in source.items() if thing.kind == "other"):
         call.failures.note(f"{path}: neither file nor directory; passed over")
-    wanted = plan(source, target, delete=wish.delete, by_md5=wish.md5)
+    exclude = None if wish.exclude is None else pattern_of(wish.exclude)
+    wanted = plan(source, target, delete=wish.delete or wish.just_delete, by_md5=wish.md5, exclude=exclude)
+    if wish.just_delete:
+        wanted = wanted._replace(make=(), move=())
     for path in wanted.conflicts:
         call.failures.say(
             f"{path}: {source[path].kind} in the source, {target[path].kind} in the target; remove one of them"
@@ -117,7 +139,7 @@ def run(call: Call) -> None:
     total_bytes = sum(source[path].size_bytes for path in wanted.move)
     with Bar(f"{len(wanted.move)} files", total_bytes, quiet=wish.quiet or wish.dry_run) as bar:
         direction = sync.download if wish.reverse else sync.upload
-        if not wish.dry_run:
+        if not (wish.dry_run or wish.just_delete):
             sync.make_base(reverse=wish.reverse)
         for path in wanted.make:
             sync.do("make", path, sync.make_here if wish.reverse else sync.make_there)
@@ -138,6 +160,7 @@ class Sync:
         self._client = call.client
         self._here = here
         self._there = there
+        self._headers = headers_of(call.options)
 
     def do(self, verb: str, path: str, act: Callable[[str], None]) -> None:
         """Say what is done and do it, unless it is to be said only. Raises MobulaError, OSError."""
@@ -168,7 +191,10 @@ class Sync:
 
         def act(_: str) -> None:
             target = f"{self._there}/{path}"
-            self._client.put(target, file, content_type=type_of(file, path), parents=True, progress=part.at)
+            self._client.put(
+                target, file, copies=self._call.options.copies, content_type=type_of(file, path, self._headers), parents=True,
+                headers=self._headers, progress=part.at,
+            )  # fmt: skip
 
         self.do("put", path, act)
 
@@ -217,6 +243,8 @@ def scan_here(base: Path) -> Iterator[tuple[str, Thing]]:
                 if entry.is_dir(follow_symlinks=False):
                     left.append(path)
                     yield path, Thing("directory")
+                elif is_partial(entry.name):
+                    continue
                 elif entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     yield path, Thing("file", status.st_size, status.st_mtime)

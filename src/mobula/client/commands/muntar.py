@@ -68,10 +68,9 @@ def _jobs(call: Call, archive: tarfile.TarFile, base: str, bar: Bar) -> Iterator
 
 def _put(call: Call, target: str, source: bytes | Iterator[bytes], bar: Bar, size_bytes: int | None = None) -> None:
     headers = headers_of(call.options)
-    kind = None if any(name.lower() == "content-type" for name in headers) else type_of(source, target)
     call.client.put(
-        target, source, copies=call.options.copies, content_type=kind, parents=True, headers=headers, size_bytes=size_bytes,
-        progress=Part(bar).at,
+        target, source, copies=call.options.copies, content_type=type_of(source, target, headers), parents=True,
+        headers=headers, size_bytes=size_bytes, progress=Part(bar).at,
     )  # fmt: skip
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import threading
 import time
 from types import TracebackType
 from typing import Self
 
-from mobula.client.commands.output import human_size, printable
+from mobula.client.commands.output import columns, human_size, printable
 
 PERIOD_S = 0.1
 BAR = 30
@@ -41,9 +40,8 @@ class Bar:
             self.total_bytes = (self.total_bytes or 0) + size_bytes
 
     def _draw(self, now_s: float) -> None:
-        columns = shutil.get_terminal_size().columns
         text = line(self._label, self._moved_bytes, self.total_bytes, now_s - self._begun_s)
-        sys.stderr.write(f"\r\x1b[K{text[: columns - 1]}")
+        sys.stderr.write(f"\r\x1b[K{text[: columns() - 1]}")
         sys.stderr.flush()
 
     def __enter__(self) -> Self:
