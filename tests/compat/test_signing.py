@@ -104,7 +104,10 @@ def test_every_form_of_a_keys_fingerprint(form: str, manta: Shell, endpoint: End
 def test_options_in_place_of_the_environment(manta: Shell, endpoint: Endpoint) -> None:
     said = {name: value for name, value in manta.environment.items() if not name.startswith("MANTA_")}
     url = endpoint.environment["MANTA_URL"]
-    assert "stor/" in Shell(said).lines("mls", "-u", url, "-a", "demo", "-k", fingerprints(endpoint)["hex"], "/demo")
+    for form in (url, url.removeprefix("https://")):
+        assert "stor/" in Shell(said).lines(
+            "mls", "-u", form, "-a", "demo", "-k", fingerprints(endpoint)["hex"], "/demo"
+        )
 
 
 @pytest.mark.parametrize("option", ["--user", "--subuser", "MANTA_SUBUSER"])
@@ -202,3 +205,4 @@ def test_a_certificate_that_nobody_vouches_for(manta: Shell) -> None:
     said = {name: value for name, value in manta.environment.items() if name != "NODE_EXTRA_CA_CERTS"}
     assert Shell(said)("mls", "~~").returncode == 1
     assert "stor/" in Shell(said).lines("mls", "-i", "~~")
+    assert "stor/" in Shell(said)("mls", "~~", variables={"MANTA_TLS_INSECURE": "1"}).stdout.splitlines()

@@ -336,6 +336,20 @@ def test_two_that_get_the_same_do_not_write_to_one_file(shell: Shell, interrupte
     assert tree(interrupted) == {"f": BIG, part.name: BIG[:1_000_000]}
 
 
+@pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to])
+def test_mget_writes_to_no_file_that_was_put_in_its_way(
+    shell: Shell, interrupted: Path, tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    part, precious = partial(interrupted), tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    part.unlink()
+    make(part, precious)
+    shell("mget", "-o", interrupted / "f", "/demo/stor/big")
+    assert precious.read_bytes() == b"precious"
+    assert (interrupted / "f").read_bytes() == BIG
+    assert (interrupted / "f").stat().st_nlink == 1
+
+
 def test_msync_passes_over_what_an_interrupted_mget_left(shell: Shell, interrupted: Path) -> None:
     assert shell("msync", "-n", interrupted, "~~/stor/s") == []
     assert shell("msync", "-r", "-d", "~~/stor", interrupted) == ["get big"]

@@ -139,13 +139,19 @@ def _digest(text: str) -> str:
 
 
 def _locked(part: Path) -> IO[bytes] | None:
-    """The file, for appending, made if it is not there; None: somebody else writes to it, or has just finished it."""
-    file = part.open("a+b")
+    """The file, for appending, made if it is not there; None: somebody else writes to it, has just finished it, or has put it in our way.
+
+    Its name can be guessed, and its folder may be everybody's: a link, or another user's file, must not become the target.
+    """
     try:
+        number = os.open(part, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return None
+    file = os.fdopen(number, "a+b")
+    status = os.fstat(number)
+    with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if part.stat().st_ino == os.fstat(file.fileno()).st_ino:
+        if status.st_uid == os.geteuid() and status.st_nlink == 1 and part.lstat().st_ino == status.st_ino:
             return file
-    except (BlockingIOError, FileNotFoundError):
-        pass
     file.close()
     return None
