@@ -56,7 +56,7 @@ class Machines:
 
     def files(self) -> dict[str, set[str]]:
         """Names (`<account>/<object id>.<size>.<md5>`) of all object files by storage host."""
-        argv = ["find", "/tank/objects", "-type", "f", "-not", "-path", "*/tmp/*", "-printf", "%P\\n"]
+        argv = ["find", "/tank/objects", "-type", "f", "-path", "*-*-*/*", "-printf", "%P\\n"]
         return {h.name: set(self.run(h.name, argv).split()) for h in self.region.pool("storage")}
 
 

@@ -130,6 +130,12 @@ class Client:
             connection.close()
         return answer
 
+    def open_get(self, path: str) -> http.client.HTTPResponse:
+        """A body that the caller reads, over a connection of its own that ends with it."""
+        connection = self._connect()
+        connection.request("GET", encode(path), headers=self.authorization() | {"Connection": "close"})
+        return connection.getresponse()
+
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls:
             return http.client.HTTPSConnection("localhost", self._port, timeout=60, context=insecure())
