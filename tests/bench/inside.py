@@ -2,7 +2,8 @@
 
     python -m tests.bench.inside         a Task (JSON) on standard input; on standard output a line of JSON for each thing found
 
-Lines: {"say": text}, {"system": {...}}, {"row": {...}}, {"listing": {...}}; at the end {"failed": sentence} when it could not go on.
+Lines: {"say": text}, {"system": {...}}, {"row": {...}}, {"listing": {...}}, {"limit": {...}}; at the end, when it could not go on,
+{"failed": sentence}.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import structlog
 
 from ops.errors import OperatorError
-from tests.bench import ceiling, ours, seaweedfs, swift
+from tests.bench import ceiling, limits, ours, seaweedfs, swift
 from tests.bench.load import Order
 from tests.bench.measure import idle_cores, listing_s, measure, send
 from tests.bench.plan import KIB, PUT_BYTES_MAX, Plan, size_name
@@ -119,6 +121,11 @@ def _listings(systems: dict[str, System], plan: Plan) -> None:
 def run(task: Task) -> None:
     """Start everything, measure, end. Raises BenchError, ProbeError, OperatorError, OSError."""
     plan, cpu = task.plan, CpuTimes()
+    if plan.limits:
+        with _started("mobula", task) as system:
+            for limit in limits.run(cast(ours.Ours, system), say):
+                tell("limit", limit)
+        return
     with ceiling.running(KIB) as nothing:
         for connections in plan.connections:
             for method in ("PUT", "GET"):

@@ -87,6 +87,16 @@ class Signer:
         return blocks
 
 
+@dataclass(frozen=True, slots=True)
+class Ours(System):
+    """What the measurement of our own limits needs besides."""
+
+    folder: Path = Path()
+    webapis: Sequence[int] = ()
+    """process ids, in the order of `ports`"""
+    primary: postgres.Server = None  # type: ignore[assignment]  # (fields with a default come before it)
+
+
 class _Services:
     """Starts processes of the release; each with its config."""
 
@@ -127,7 +137,7 @@ def ensure_libraries(progress: Callable[[str], None]) -> Path:
 
 
 @contextmanager
-def running(folder: Path, libraries: Path, cores: int) -> Iterator[System]:
+def running(folder: Path, libraries: Path, cores: int) -> Iterator[Ours]:
     """A region's services on fresh data in `folder`.
 
     Raises:
@@ -150,9 +160,10 @@ def running(folder: Path, libraries: Path, cores: int) -> Iterator[System]:
         _guards(services, keeper.address, peers)
         _start_services(services, keeper.address, peers[0].port, signer, cores)
         ports = [WEBAPI_PORT + number for number in range(cores)]
-        system = System(
+        system = Ours(
             "mobula", release.version(), ports, f"/{ACCOUNT}/stor/bench/", signer.heads, lambda c: _pages(c, signer),
             f"/{ACCOUNT}/stor/list/", [*services.pids, keeper.pid, *(peer.pid for peer in peers)], lambda: _clear(folder),
+            folder, [child_of(pid) for pid in services.pids[-cores:]], peers[0],
         )  # fmt: skip
         connection = http.client.HTTPConnection("127.0.0.1", WEBAPI_PORT, timeout=30)
         stack.callback(connection.close)
@@ -162,6 +173,13 @@ def running(folder: Path, libraries: Path, cores: int) -> Iterator[System]:
         for port in ports:
             _until_stored(system, port)
         yield system
+
+
+def child_of(pid: int) -> int:
+    """The process that a starter stands for: its only child's only child..., to the last one."""
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+    return pid
 
 
 def _until_stored(system: System, port: int) -> None:

@@ -16,6 +16,7 @@ LARGE_CONNECTIONS = (1, 4)
 PUT_BYTES_MAX = 512 * MIB
 """of one measurement of PUT: bounds the disk that a run takes"""
 SETUP_S = 300.0
+LIMITS_S = 240.0
 CEILING = "ceiling"
 """the name under which the load's own limit stands among the systems"""
 
@@ -33,6 +34,8 @@ class Plan:
     seconds: float = 3.0
     entries: int = 10_000
     """of the directory that is listed; 0: none is"""
+    limits: bool = False
+    """instead of all that: our own limits (tests/bench/limits.py)"""
 
     def cells(self) -> Iterator[tuple[int, int]]:
         """Pairs of size (bytes) and connections."""
@@ -48,6 +51,8 @@ class Plan:
     @property
     def load_s(self) -> float:
         """How long all loads take together, about: each measurement, with what comes before and after it."""
+        if self.limits:
+            return LIMITS_S
         count = len(list(self.cells())) * len(self.systems) * len(self.methods) * self.repetitions
         return count * (self.seconds + 1.5) + len(self.systems) * self.entries * 0.005
 

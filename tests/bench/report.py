@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.bench.limits import Limit
 from tests.bench.measure import QUIET_CORES, Row, median
 from tests.bench.plan import CEILING, KIB, METHODS, MIB, size_name
 
@@ -36,6 +37,7 @@ class Found:
     rows: list[Row] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
     systems: list[Mapping[str, object]] = field(default_factory=list)
+    limits: list[Limit] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,13 @@ def names(found: Found) -> list[str]:
 
 def text(found: Found) -> str:
     """The report in Markdown."""
+    if found.limits:
+        return (
+            "\n".join(
+                ["# Our own limits", "", "| | wanted | found | |", "|---|---|---|---|", *map(_limit_line, found.limits)]
+            )
+            + "\n"
+        )
     systems = names(found)
     versions = {str(s["name"]): f"{s['name']} {s['version']}" for s in found.systems}
     idle = ", ".join(f"{s['name']} {s['idle_cores']:.3f}" for s in found.systems)
@@ -161,6 +170,10 @@ def text(found: Found) -> str:
     ]
     lines += ["", "## Everything", "", *_table(found, systems), *_listing_lines(found, systems)]
     return "\n".join(lines) + "\n"
+
+
+def _limit_line(limit: Limit) -> str:
+    return f"| {limit.what} | {limit.wanted} | {limit.found} | {'kept' if limit.kept else '**broken**'} |"
 
 
 def _verdict_line(verdict: Verdict) -> str:

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from mobula.core.errors import unavailable
 from mobula.core.keys import load_public_key
 from mobula.core.tokens import TokenKey
 from mobula.metadata.memory import MemoryMetadata
-from mobula.metadata.model import StorageServer
+from mobula.metadata.model import Metadata, StorageServer
 from mobula.storage import app as storage_app
 from mobula.storage.config import StorageConfig
 from mobula.webapi.app import Webapi
@@ -143,7 +143,7 @@ class LocalRegion:
         key = self.folder / "capability.key"
         key.write_text(KEY_TEXT)
         servers = [await self._start_storage(number, str(key)) for number in range(self.storages_count)]
-        self.metadata = MemoryMetadata(servers, entries_max=self.entries_max)
+        tier = await self._tier(servers)
         http = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=BOUND_S))
         storage = StorageClient(http, key=bytes.fromhex(KEY_TEXT), caller="test", clock=SystemClock())
         directory = StorageDirectory(storage)
@@ -153,10 +153,15 @@ class LocalRegion:
         async with asyncio.timeout(BOUND_S):
             while len(directory.rooms) < len(servers):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
-        store = Store(self.metadata, storage, directory, "a", random.Random(1))  # noqa: S311
+        store = Store(tier, storage, directory, "a", random.Random(1))  # noqa: S311
         webapi = HttpServer(Webapi(self.accounts, store, TOKEN_KEY).handle, limits=self.limits, identity=IDENTITY)
         self.port = await webapi.listen("127.0.0.1", 0)
         self._stopping.append(lambda: webapi.stop(1.0))
+
+    async def _tier(self, servers: Sequence[StorageServer]) -> Metadata:
+        """The metadata tier: in memory, unless a subclass has another one."""
+        self.metadata = MemoryMetadata(servers, entries_max=self.entries_max)
+        return self.metadata
 
     async def _start_storage(self, number: int, key: str) -> StorageServer:
         host = f"storage-{number}"
@@ -207,7 +212,7 @@ class LocalRegion:
 
     def files(self) -> list[str]:
         """Names of all object files, of all storage servers."""
-        return sorted(path.name for s in self.storages for path in s.files.rglob("*") if path.is_file())
+        return sorted(path.name for s in self.storages for path in s.files.glob("*-*/*"))
 
     def files_settled(self) -> list[str]:
         """The same, once the storage servers have dropped what was given up (bounded)."""
