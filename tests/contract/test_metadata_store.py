@@ -379,7 +379,8 @@ async def test_sub_users_come_with_their_account_and_with_keys_of_their_own(
     (account,) = (await directory.read(before)).accounts
     assert (account.login, account.keys, set(account.users)) == (login, {}, {"sub"})
     assert (account.users["sub"].uuid, set(account.users["sub"].keys)) == (number, {fingerprint})
-    assert account.knows(fingerprint)
+    assert account.knows(fingerprint, "sub")
+    assert not account.knows(fingerprint)
     with pytest.raises(NotFound, match="no such account"):
         await directory.create_user("nobody", "sub")
     with pytest.raises(NotFound, match="no such user"):

@@ -28,7 +28,7 @@ ALICE = Account(uuid.UUID(int=1), "alice", approved=True, operator=False, keys={
 class Known:
     """`Accounts` with one account."""
 
-    async def get(self, login: str, *, key: str | None = None) -> Account | None:
+    async def get(self, login: str, *, key: str | None = None, user: str | None = None) -> Account | None:  # noqa: ARG002 (it has no users)
         return ALICE if login == ALICE.login and key in {None, *ALICE.keys} else None
 
     async def by_uuid(self, number: uuid.UUID) -> Account | None:

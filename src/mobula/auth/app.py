@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import time
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 import structlog
@@ -117,7 +117,7 @@ class Authcache:
         return (self._by_uuid if kind == "uuids" else self._accounts or {}).get(unquote(name))
 
     async def handle(self, request: Request, response: Response) -> None:
-        """``GET /accounts/<login>[?key=<fingerprint>]`` and ``GET /uuids/<account uuid>``."""
+        """``GET /accounts/<login>[?key=<fingerprint>[&user=<login>]]`` and ``GET /uuids/<account uuid>``."""
         path = request.path.decode("latin-1")
         if request.method != "GET" or not path.startswith(("/accounts/", "/uuids/")):
             await response.send_error(404, "ResourceNotFound", f"{path} was not found")
@@ -126,7 +126,8 @@ class Authcache:
             await response.send_error(503, "ServiceUnavailable", self._why, [("Retry-After", "1")])
             return
         account = self._find(path)
-        if request.query.startswith("key=") and (account is None or not account.knows(unquote(request.query[4:]))):
+        wanted = dict(parse_qsl(request.query))
+        if "key" in wanted and (account is None or not account.knows(wanted["key"], wanted.get("user"))):
             await self._refresh()
             account = self._find(path)
         if account is None:

@@ -33,9 +33,11 @@ class Account(msgspec.Struct, frozen=True):
     keys: Mapping[str, str]
     users: Mapping[str, User] = msgspec.field(default_factory=dict)
 
-    def knows(self, fingerprint: str) -> bool:
-        """A key of that fingerprint is the account's or a sub-user's."""
-        return fingerprint in self.keys or any(fingerprint in user.keys for user in self.users.values())
+    def knows(self, fingerprint: str, user: str | None = None) -> bool:
+        """A key of that fingerprint is the account's, or that sub-user's."""
+        if user is None:
+            return fingerprint in self.keys
+        return user in self.users and fingerprint in self.users[user].keys
 
 
 class Caller(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -22,8 +22,8 @@ REMEMBERED_MAX = 20_000
 class Accounts(Protocol):
     """Where accounts come from."""
 
-    async def get(self, login: str, *, key: str | None = None) -> Account | None:
-        """The account of that login, None if there is none; with a `key` that counts from the moment it was added.
+    async def get(self, login: str, *, key: str | None = None, user: str | None = None) -> Account | None:
+        """The account of that login, None if there is none; its `key`, or its `user`'s, counts from the moment it was added.
 
         Raises:
             ApiError: nobody can be asked (503).
@@ -41,11 +41,12 @@ class Authcaches:
         self._servers = list(servers)
         self._known: dict[str, tuple[float, Account]] = {}
 
-    async def get(self, login: str, *, key: str | None = None) -> Account | None:
+    async def get(self, login: str, *, key: str | None = None, user: str | None = None) -> Account | None:
         known = self._known.get(login)
-        if known is not None and known[0] > time.monotonic() and (key is None or known[1].knows(key)):
+        if known is not None and known[0] > time.monotonic() and (key is None or known[1].knows(key, user)):
             return known[1]
-        account = await self._ask(f"/accounts/{quote(login, safe='')}" + (f"?key={quote(key, safe='')}" if key else ""))
+        wanted = {name: value for name, value in (("key", key), ("user", user)) if value}
+        account = await self._ask(f"/accounts/{quote(login, safe='')}" + (f"?{urlencode(wanted)}" if wanted else ""))
         return self._remember(login, account)
 
     async def by_uuid(self, number: uuid.UUID) -> Account | None:

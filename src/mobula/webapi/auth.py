@@ -62,7 +62,7 @@ async def _by_token(bearer: tokens.Bearer, accounts: Accounts) -> Caller:
 
 async def _by_key(parsed: signature.Signature, text: bytes, accounts: Accounts) -> Caller:
     key_id = signature.parse_key_id(parsed.key_id)
-    account = await accounts.get(key_id.account, key=key_id.fingerprint)
+    account = await accounts.get(key_id.account, key=key_id.fingerprint, user=key_id.user)
     if account is None:
         raise ApiError.of("AccountDoesNotExist", login=key_id.account)
     user = account.users.get(key_id.user) if key_id.user is not None else None

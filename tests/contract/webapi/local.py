@@ -67,7 +67,7 @@ class KnownAccounts:
         self.by_login: dict[str, Account] = {}
         self.away = False
 
-    async def get(self, login: str, *, key: str | None = None) -> Account | None:  # noqa: ARG002 (all are known)
+    async def get(self, login: str, *, key: str | None = None, user: str | None = None) -> Account | None:  # noqa: ARG002 (all are known)
         if self.away:
             raise unavailable("accounts can't be looked up: no authcache is known")
         return self.by_login.get(login)

@@ -53,7 +53,7 @@ async def accounts(shard: Shard) -> AsyncIterator[Authcaches]:
 
 async def test_an_account_comes_with_its_sub_users_by_login_and_by_uuid(accounts: Authcaches) -> None:
     assert await accounts.get("ann@x") == ANN
-    assert await accounts.get("ann@x", key="aa:02") == ANN
+    assert await accounts.get("ann@x", key="aa:02", user="sub") == ANN
     assert await accounts.by_uuid(ANN.uuid) == ANN
     assert (await accounts.get("nobody"), await accounts.by_uuid(uuid.uuid4())) == (None, None)
 
@@ -62,6 +62,15 @@ async def test_a_sub_users_key_counts_from_the_moment_it_was_added(accounts: Aut
     assert await accounts.get("ann@x") == ANN  # remembered from now on
     changed = User(SUB.uuid, "sub", {**SUB.keys, "aa:03": "PEM"})
     shard.accounts = [Account(ANN.uuid, "ann@x", True, False, ANN.keys, {"sub": changed})]
-    found = await accounts.get("ann@x", key="aa:03")
+    found = await accounts.get("ann@x", key="aa:03", user="sub")
     assert found is not None
     assert found.users["sub"] == changed
+
+
+async def test_so_does_a_key_that_its_account_has_already(accounts: Authcaches, shard: Shard) -> None:
+    (key,) = ANN.keys
+    assert await accounts.get("ann@x", key=key) == ANN  # remembered from now on
+    shard.accounts = [Account(ANN.uuid, "ann@x", True, False, ANN.keys, {"sub": User(SUB.uuid, "sub", ANN.keys)})]
+    found = await accounts.get("ann@x", key=key, user="sub")
+    assert found is not None
+    assert key in found.users["sub"].keys
