@@ -113,9 +113,9 @@ async def test_a_request_is_answered_and_the_connection_is_used_again() -> None:
 async def test_a_request_id_is_echoed_or_made_up() -> None:
     async with serving(echo) as connect:
         client = await connect()
-        await client.say(b"GET / HTTP/1.1\r\nx-request-id: mine\r\n\r\n")
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\nx-request-id: mine\r\n\r\n")
         assert (await client.answer())[1]["x-request-id"] == "mine"
-        await client.say(b"GET / HTTP/1.1\r\nx-request-id: " + b"x" * 500 + b"\r\n\r\n")
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\nx-request-id: " + b"x" * 500 + b"\r\n\r\n")
         assert len((await client.answer())[1]["x-request-id"]) == 36
 
 
@@ -127,14 +127,17 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
 
     async with serving(slow_first) as connect:
         client = await connect()
-        await client.say(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % i for i in range(50)))
+        await client.say(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % i for i in range(50)))
         assert [(await client.answer())[2] for _ in range(50)] == [b"/%d" % i for i in range(50)]
 
 
 async def test_a_close_behind_pipelined_requests_loses_none_of_them() -> None:
     async with serving(echo) as connect:
         client = await connect()
-        await client.say(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nConnection: close\r\n\r\nGET /3 HTTP/1.1\r\n\r\n")
+        await client.say(
+            b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            b"GET /3 HTTP/1.1\r\nHost: a\r\n\r\n"
+        )
         text = await client.rest()
         assert text.count(b"HTTP/1.1 200") == 2
         assert b"/3" not in text
@@ -144,23 +147,23 @@ async def test_a_chunked_body_comes_whole_and_its_trailers_are_ignored() -> None
     async with serving(echo) as connect:
         client = await connect()
         await client.say(
-            b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Evil: 1\r\n\r\n"
+            b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Evil: 1\r\n\r\n"
         )
         assert (await client.answer())[2] == b"abcde"
-        await client.say(b"GET / HTTP/1.1\r\n\r\n")
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await client.answer())[0] == 200
 
 
 async def test_continue_is_sent_only_when_the_body_is_wanted() -> None:
     async with serving(echo) as connect:
         client = await connect()
-        await client.say(b"PUT / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        await client.say(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         assert await client.head() == (100, {})
         await client.say(b"abc")
         assert (await client.answer())[2] == b"abc"
     async with serving(ignore) as connect:
         client = await connect()
-        await client.say(b"PUT / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        await client.say(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         status, headers, body = await client.answer()
         assert (status, headers["connection"]) == (403, "close")
         assert headers["content-type"] == "application/json"
@@ -171,7 +174,7 @@ async def test_continue_is_sent_only_when_the_body_is_wanted() -> None:
 async def test_another_expectation_is_ignored() -> None:
     async with serving(echo) as connect:
         client = await connect()
-        await client.say(b"POST / HTTP/1.1\r\nExpect: application/json\r\nContent-Length: 2\r\n\r\n{}")
+        await client.say(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: application/json\r\nContent-Length: 2\r\n\r\n{}")
         assert (await client.answer())[2] == b"{}"
 
 
@@ -179,10 +182,10 @@ async def test_a_small_unread_body_is_drained_and_the_connection_survives() -> N
     async with serving(ignore) as connect:
         client = await connect()
         for framing in (b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"):
-            await client.say(b"POST / HTTP/1.1\r\n" + framing)
+            await client.say(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing)
             status, headers, _ = await client.answer()
             assert (status, headers.get("connection")) == (403, None)
-        head = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n"
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
         await client.say(head)
         assert (await client.answer())[0] == 403
         await client.say(b"GET /", head)  # the first five bytes are that body
@@ -192,7 +195,7 @@ async def test_a_small_unread_body_is_drained_and_the_connection_survives() -> N
 async def test_a_large_unread_body_ends_the_connection_after_the_answer() -> None:
     async with serving(ignore) as connect:
         client = await connect()
-        await client.say(b"PUT / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n", b"x" * 300_000)
+        await client.say(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n", b"x" * 300_000)
         status, headers, _ = await client.answer()
         assert (status, headers["connection"]) == (403, "close")
         assert await client.rest() == b""
@@ -204,9 +207,9 @@ async def test_a_body_is_received_in_a_thread(size: int) -> None:
     async with serving(receive) as connect:
         client = await connect()
         for _ in range(2):
-            await client.say(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size, data)
+            await client.say(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size, data)
             assert (await client.answer())[2].decode() == hashlib.md5(data, usedforsecurity=False).hexdigest()
-        await client.say(b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await client.say(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         for start in range(0, size, 70_000):
             piece = data[start : start + 70_000]
             await client.say(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -226,7 +229,10 @@ async def test_a_failing_consumer_of_a_large_body_gives_an_answer_and_no_desync(
 
     async with serving(handler, QUICK) as connect:
         client = await connect()
-        await client.say(b"PUT / HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n" * 60_000)
+        await client.say(
+            b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 60_000,
+        )
         text = await client.rest()
         assert text.startswith(b"HTTP/1.1 507")
         assert text.count(b"HTTP/1.1 ") == 1
@@ -245,7 +251,7 @@ async def test_a_body_that_stalls_times_out_whichever_way_it_is_read() -> None:
     async with serving(handler, QUICK) as connect:
         for path in (b"/t", b"/b"):
             client = await connect()
-            await client.say(b"PUT %b HTTP/1.1\r\nContent-Length: 999999\r\n\r\nabc" % path)
+            await client.say(b"PUT %b HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\nabc" % path)
             status, headers, _ = await client.answer()
             assert (status, headers["connection"]) == (408, "close")
     assert seen == ["/t", "/b"]
@@ -271,7 +277,7 @@ async def test_a_client_that_goes_away_is_visible_to_the_handler() -> None:
     async with serving(handler) as connect:
         for path in ("/read", "/thread", "/write"):
             client = await connect()
-            await client.say(b"PUT %b HTTP/1.1\r\nContent-Length: 999999\r\n\r\nabc" % path.encode())
+            await client.say(b"PUT %b HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\nabc" % path.encode())
             if path == "/write":
                 await client.head()
             client.writer.transport.abort()
@@ -282,26 +288,28 @@ async def test_a_client_that_goes_away_is_visible_to_the_handler() -> None:
     ("message", "status"),
     [
         (b"NONSENSE\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\nab", 411),
-        (b"POST / HTTP/1.1\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 3\r\n\r\nabc", 400),
-        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", 405),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\nab", 411),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 3\r\n\r\nabc", 400),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         (b"GET / HTTP/2.0\r\n\r\n", 505),
-        (b"GET / HTTP/1.1\r\nA: " + b"b" * 70_000 + b"\r\n\r\n", 431),
-        (b"GET /" + b"b" * 70_000 + b" HTTP/1.1\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n", 431),
-        (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"b" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 20_000 + b"\r\n", 431),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n", 400),
     ],
 )
 async def test_a_malformed_request_is_refused_and_nothing_behind_it_is_read(message: bytes, status: int) -> None:
     async with serving(echo, QUICK) as connect:
         client = await connect()
-        await client.say(b"GET /before HTTP/1.1\r\n\r\n", message, b"GET /behind HTTP/1.1\r\n\r\n")
+        await client.say(
+            b"GET /before HTTP/1.1\r\nHost: a\r\n\r\n", message, b"GET /behind HTTP/1.1\r\nHost: a\r\n\r\n"
+        )
         assert (await client.answer())[1]["x-path"] == "/before"
         got, headers, body = await client.answer()
         assert (got, headers["content-type"], headers["connection"]) == (status, "application/json", "close")
@@ -315,14 +323,14 @@ async def test_head_and_204_have_no_body() -> None:
 
     async with serving(handler) as connect:
         client = await connect()
-        await client.say(b"HEAD / HTTP/1.1\r\n\r\n")
+        await client.say(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
         status, headers = await client.head()
         assert (status, headers["content-length"]) == (200, "3")
-        await client.say(b"GET / HTTP/1.1\r\n\r\n")
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         status, headers = await client.head()
         assert status == 204
         assert "content-length" not in headers
-        await client.say(b"HEAD / HTTP/1.1\r\n\r\n")
+        await client.say(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await client.head())[0] == 200
 
 
@@ -335,7 +343,7 @@ async def test_a_response_of_unknown_length_is_chunked_and_cut_off_for_http_1_0(
 
     async with serving(handler) as connect:
         client = await connect()
-        await client.say(b"GET / HTTP/1.1\r\n\r\n")
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await client.answer())[2] == b"abcde"
         await client.say(b"GET / HTTP/1.0\r\n\r\n")
         assert (await client.rest()).endswith(b"\r\n\r\nabcde")
@@ -348,7 +356,7 @@ async def test_a_response_shorter_than_announced_ends_the_connection() -> None:
 
     async with serving(handler) as connect:
         client = await connect()
-        await client.say(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
         with contextlib.suppress(ConnectionError):
             assert (await client.rest()).count(b"HTTP/1.1") <= 1
 
@@ -359,7 +367,7 @@ async def test_a_handler_that_fails_gives_500_and_tells_nothing() -> None:
 
     async with serving(handler) as connect:
         client = await connect()
-        await client.say(b"GET / HTTP/1.1\r\n\r\n")
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         status, _, body = await client.answer()
         assert status == 500
         assert b"secret" not in body
@@ -374,7 +382,7 @@ async def test_a_body_beyond_its_readers_limit_gives_413() -> None:
     async with serving(handler) as connect:
         for framing in (b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"):
             client = await connect()
-            await client.say(b"PUT / HTTP/1.1\r\n" + framing)
+            await client.say(b"PUT / HTTP/1.1\r\nHost: a\r\n" + framing)
             status = (await client.answer())[0]
             assert status in (413, 500)
 
@@ -385,7 +393,7 @@ async def test_a_line_break_in_a_header_is_not_sent() -> None:
 
     async with serving(handler) as connect:
         client = await connect()
-        await client.say(b"GET / HTTP/1.1\r\n\r\n")
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         status, headers, _ = await client.answer()
         assert status == 500
         assert "x-evil" not in headers
@@ -407,7 +415,7 @@ async def test_a_file_is_sent_from_any_offset(tmp_path: Path, size: int) -> None
     async with serving(handler) as connect:
         client = await connect()
         for _ in range(2):
-            await client.say(b"GET / HTTP/1.1\r\n\r\n")
+            await client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (await client.answer())[2] == data[7:]
 
 
@@ -432,7 +440,7 @@ async def test_stopping_finishes_what_runs_and_closes_the_idle() -> None:
     port = await server.listen("127.0.0.1", 0)
     busy_reader, busy = await asyncio.open_connection("127.0.0.1", port)
     idle_reader, idle = await asyncio.open_connection("127.0.0.1", port)
-    busy.write(b"GET / HTTP/1.1\r\n\r\n")
+    busy.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await entered.wait()
     stopping = asyncio.create_task(server.stop(BOUND_S))
     assert await asyncio.wait_for(idle_reader.read(-1), BOUND_S) == b""
@@ -457,18 +465,18 @@ async def test_stopping_does_not_wait_for_ever() -> None:
     server = HttpServer(handler)
     port = await server.listen("127.0.0.1", 0)
     with socket.create_connection(("127.0.0.1", port)) as one, socket.create_connection(("127.0.0.1", port)) as other:
-        one.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        other.sendall(b"PUT /x HTTP/1.1\r\nContent-Length: 999999\r\n\r\n")
+        one.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        other.sendall(b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
         assert {await entered.get(), await entered.get()} == {b"/", b"/x"}
         await asyncio.wait_for(server.stop(0.05), BOUND_S)
 
 
 MESSAGES = st.sampled_from(
     [
-        b"GET /a HTTP/1.1\r\n\r\n",
-        b"PUT /b HTTP/1.1\r\nContent-Length: 4\r\n\r\nabcd",
-        b"PUT /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
-        b"HEAD /d HTTP/1.1\r\nx: y\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"PUT /b HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd",
+        b"PUT /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
+        b"HEAD /d HTTP/1.1\r\nHost: a\r\nx: y\r\n\r\n",
     ]
 )
 
@@ -504,7 +512,8 @@ def test_where_the_bytes_are_split_changes_nothing(messages: list[bytes], cuts: 
 GARBAGE = st.one_of(
     st.binary(max_size=80),
     st.sampled_from(
-        [b"GET ", b"/ HTTP/1.1\r\n", b"\r\n\r\n", b"\r\n", b"A: b\r\n", b"PUT / HTTP/1.1\r\n", b"Content-Length: 5\r\n",
+        [b"GET ", b"/ HTTP/1.1\r\nHost: a\r\n", b"\r\n\r\n", b"\r\n", b"A: b\r\n", b"PUT / HTTP/1.1\r\nHost: a\r\n",
+        b"Content-Length: 5\r\n",
          b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"5\r\nabcde\r\n", b"Expect: 100-continue\r\n", b"Connection: close\r\n",
          b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"ffffffffff\r\n"]
     ),
@@ -527,7 +536,7 @@ def test_garbage_never_hangs_or_breaks_the_server(parts: list[bytes]) -> None:
                 assert not text or text.startswith(b"HTTP/1.1 ")
                 assert b" 500 " not in text
             sane = await connect()
-            await sane.say(b"GET / HTTP/1.1\r\n\r\n")
+            await sane.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (await sane.answer())[0] == 200
 
     uvloop.run(scenario())
@@ -553,6 +562,20 @@ async def test_a_head_and_the_first_bytes_of_its_body_go_out_together() -> None:
 
     async with serving(handle) as connect:
         client = await connect()
-        await client.say(b"GET / HTTP/1.1\r\n\r\n")
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await client.answer())[2] == b"abcd"
     assert [data[-2:] for data in written] == [b"ab", b"cd"]
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n", b"Host: a, b\r\n"])
+async def test_a_request_names_one_host(hosts: bytes) -> None:
+    async def handler(_request: Request, response: Response) -> None:
+        await response.send(204)
+
+    async with serving(handler) as connect:
+        talk = await connect()
+        await talk.say(b"GET / HTTP/1.1\r\n" + hosts + b"\r\n")
+        assert (await talk.answer())[0] == 400
+        old = await connect()
+        await old.say(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await old.answer())[0] == 204

@@ -93,7 +93,7 @@ async def test_a_client_that_goes_away_ends_the_relay() -> None:
 
     async with serving(source) as upstream, serving(front) as address:
         _, writer = await asyncio.open_connection(address.host, address.port, limit=1000)
-        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         await asyncio.sleep(0)
         writer.transport.abort()
         await asyncio.wait_for(ended.wait(), BOUND_S)

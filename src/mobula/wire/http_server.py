@@ -526,6 +526,9 @@ def _check(method: str, version: str, headers: Headers, *, upgrade: bool) -> Non
     """Refuse what two servers in a row could understand differently. Raises _Refusal."""
     if version not in ("1.0", "1.1"):
         raise _Refusal(505, "HttpVersionNotSupported", f"read a request: HTTP/{version} found; send HTTP/1.1")
+    host = headers.get("host")
+    if version == "1.1" and (host is None or "," in host):  # of two, each server may take another one
+        raise _Refusal(400, "BadRequestError", f"read a request: host {host!r} found; send one")
     if method == "CONNECT":
         raise _Refusal(405, "MethodNotAllowed", "read a request: CONNECT found; this is no proxy")
     encoding = headers.get("transfer-encoding")

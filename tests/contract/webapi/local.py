@@ -112,6 +112,8 @@ class LocalRegion:
     accounts: KnownAccounts = field(default_factory=KnownAccounts)
     storages: list[Storage] = field(default_factory=list)
     port: int = 0
+    asked: list[str] = field(default_factory=list)
+    """what the webapi's handlers got"""
     metadata: MemoryMetadata = field(init=False)
     _private: dict[str, bytes] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -154,7 +156,13 @@ class LocalRegion:
             while len(directory.rooms) < len(servers):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
         store = Store(tier, storage, directory, "a", random.Random(1))  # noqa: S311
-        webapi = HttpServer(Webapi(self.accounts, store, TOKEN_KEY).handle, limits=self.limits, identity=IDENTITY)
+        handlers = Webapi(self.accounts, store, TOKEN_KEY)
+
+        async def handle(request: Request, response: Response) -> None:
+            self.asked.append(f"{request.method} {request.target.decode('latin-1')}")
+            await handlers.handle(request, response)
+
+        webapi = HttpServer(handle, limits=self.limits, identity=IDENTITY)
         self.port = await webapi.listen("127.0.0.1", 0)
         self._stopping.append(lambda: webapi.stop(1.0))
 
