@@ -4,7 +4,7 @@ PROFILE ?=
 BENCH ?=
 SHELL := /bin/sh
 
-.PHONY: help up down test harm molecule test-cgroup2 check golden bench
+.PHONY: help up down test harm fuzz molecule test-cgroup2 check golden bench
 help: ## list what can be made
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1 \t/p' Makefile | expand -t 21
 
@@ -22,6 +22,9 @@ test: ## start a small region called test, run every suite against it, take it d
 
 harm: ## losses, planted deviations and damaged copies on a standing region (MOBULA_TEST_REGION)
 	@tests/run harm
+
+fuzz: ## every parser on made-up input, and many clients on real shards, for half an hour
+	@tests/run fuzz
 
 molecule: ## test the roles, each on a machine of its own
 	@tests/run molecule

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 
 # How long an example takes is a benchmark's business: on a busy machine it says nothing about the code.
 settings.register_profile("mobula", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=5_000)
 settings.load_profile("mobula")
 
 

@@ -177,7 +177,7 @@ def write(found: report.Found, out: Path, as_json: bool, machine: dict[str, obje
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="1 KiB and 1 MiB, 16 connections, once, 2 s each: some minutes.")
 @click.option(
-    "--limits", is_flag=True, help="Instead: our own limits, a directory of 980,000 entries and 64 slow uploads: 4 min."
+    "--limits", is_flag=True, help="Instead: our own limits, a directory of 980,000 entries and 64 slow uploads: 3 min."
 )
 @click.option("--system", "systems", multiple=True, type=click.Choice(SYSTEMS), help="Only these; may be given again.")
 @click.option("--method", "methods", multiple=True, type=click.Choice(METHODS), help="Only these (PUT always is).")

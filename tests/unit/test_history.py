@@ -43,6 +43,13 @@ def test_a_value_that_nobody_wrote_is_found() -> None:
     assert len(stale_reads([get("a", 0, 1), put("a", 2, 3)])) == 1
 
 
+def test_a_value_that_comes_back_after_a_newer_one_was_read_is_found() -> None:
+    at_once = [put("a", 0, 2), put("b", 1, 3)]
+    assert len(stale_reads([*at_once, get("a", 4, 5), get("b", 6, 7), get("a", 8, 9)])) == 1
+    assert len(stale_reads([put("a", 0, 1), put("b", 2, 10), get("b", 3, 4), get("a", 5, 6)])) == 1
+    assert stale_reads([put("a", 0, 1), put("b", 2, 10), get("a", 3, 4), get("b", 5, 6)]) == []
+
+
 def test_a_write_without_an_answer_explains_both() -> None:
     unsure = put("b", 2, float("inf"), sure=False)
     assert stale_reads([put("a", 0, 1), unsure, get("a", 4, 5), get("b", 6, 7)]) == []

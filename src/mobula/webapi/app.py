@@ -97,7 +97,9 @@ class Webapi:
         try:
             authorize(context.caller, context.owner, context.request.method, context.path)
             await objects.put(context, self._store)
-        except (ApiError, model.MetadataError):
+        except (ApiError, model.MetadataError) as error:
+            if isinstance(error, model.Unavailable | model.OutcomeUnknown) or getattr(error, "status", 0) == 503:
+                raise  # nobody could decide it: a look would wait as long again, and explain nothing
             await self._look(context)
             authorize(context.caller, context.owner, context.request.method, context.path)
             objects.admit(context)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mobula.metadata.model import OutcomeUnknown, Unavailable
 from tests.contract.webapi.local import LocalRegion
 
 LINK = "application/json; type=link"
@@ -36,6 +37,33 @@ def counted(region: LocalRegion) -> list[str]:
     for name in CALLS:
         setattr(region.metadata, name, counting(name, getattr(region.metadata, name)))
     return said
+
+
+@pytest.mark.parametrize("error", [Unavailable, OutcomeUnknown])
+def test_what_nobody_can_decide_is_not_looked_up_afterwards(
+    own_region: Callable[..., LocalRegion], error: type[Exception]
+) -> None:
+    """The look would wait for the shard as long again: the client has its 503 within 10 s."""
+    region = own_region()
+
+    async def fails(*_args: Any, **_given: Any) -> None:
+        raise error("shard 1 is away")
+
+    region.metadata.put_object = fails  # type: ignore[method-assign,assignment]
+    said = counted(region)
+    assert region.client("ann").put("/ann/stor/o", b"x").status == 503
+    assert said == ["put_object"]
+
+
+@pytest.mark.parametrize("path", ["no/o", "d"])
+def test_a_small_put_that_is_refused_leaves_nothing_on_storage(
+    own_region: Callable[..., LocalRegion], path: str
+) -> None:
+    region = own_region()
+    client = region.client("ann")
+    client.mkdir("/ann/stor/d")
+    assert client.put(f"/ann/stor/{path}", b"x").status in {400, 404}
+    assert region.files_settled() == []
 
 
 @pytest.mark.parametrize(
