@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -31,7 +32,11 @@ def parse_date(text: str) -> dt.datetime | None:
 
     RFC 1123 with GMT or ``UTC``, the two obsolete forms, American zone letters, ISO 8601, and ``2026-11-23 02:50:32 +0000``.
     """
-    text = text.strip()[:100]
+    return _parse_date(text.strip()[:100])
+
+
+@functools.lru_cache(1_000)  # the same date comes with each request of its second
+def _parse_date(text: str) -> dt.datetime | None:
     try:
         if match := _RFC1123.fullmatch(text):
             day, month, year, hour, minute, second = match.groups()

@@ -22,6 +22,10 @@ from mobula.core.dates import parse_date
 from mobula.core.errors import ApiError
 
 SKEW_S = 300
+# A date has seconds, so a busy client signs the same again and again: what was read and verified lately is known.
+_KNOWN_MAX = 1_000
+_KNOWN_BYTES_MAX = 2_048
+"""of what comes from outside: longer ones would make the memory of it dear"""
 _HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {
     "sha1": hashes.SHA1, "sha256": hashes.SHA256, "sha384": hashes.SHA384, "sha512": hashes.SHA512,
 }  # fmt: skip
@@ -63,6 +67,10 @@ def parse(header: str, default_headers: tuple[str, ...] = ("date",)) -> Signatur
     Raises:
         ApiError: AuthorizationSchemeNotAllowed, InvalidHeader, InvalidAlgorithm.
     """
+    return (_parse_known if len(header) <= _KNOWN_BYTES_MAX else _parse)(header, default_headers)
+
+
+def _parse(header: str, default_headers: tuple[str, ...]) -> Signature:
     scheme, _, rest = header.strip().partition(" ")
     if scheme.lower() != "signature":
         raise ApiError.of("AuthorizationSchemeNotAllowed", found=scheme[:40])
@@ -86,6 +94,9 @@ def parse(header: str, default_headers: tuple[str, ...] = ("date",)) -> Signatur
         raise _invalid("signature is not base64") from error
     names = tuple(parameters["headers"].lower().split()) if parameters.get("headers") else default_headers
     return Signature(parameters["keyid"], algorithm, names, signature)
+
+
+_parse_known = functools.lru_cache(_KNOWN_MAX)(_parse)
 
 
 def parse_key_id(key_id: str) -> KeyId:
@@ -167,17 +178,25 @@ def _load(pem: str) -> object:
 
 def verify(signature: Signature, text: bytes, pem: str) -> bool:
     """The signature over `text` is of this key; a key of another family than the algorithm's verifies nothing."""
-    family, _, digest = signature.algorithm.partition("-")
+    known = len(text) <= _KNOWN_BYTES_MAX and len(signature.signature) <= _KNOWN_BYTES_MAX
+    return (_verify_known if known else _verify)(text, signature.algorithm, signature.signature, pem)
+
+
+def _verify(text: bytes, algorithm: str, signature: bytes, pem: str) -> bool:
+    family, _, digest = algorithm.partition("-")
     try:
         key = _load(pem)
         if family == "rsa" and isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature.signature, text, padding.PKCS1v15(), _HASHES[digest]())
+            key.verify(signature, text, padding.PKCS1v15(), _HASHES[digest]())
         elif family == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature.signature, text, ec.ECDSA(_HASHES[digest]()))
+            key.verify(signature, text, ec.ECDSA(_HASHES[digest]()))
         elif family == "ed25519" and isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(signature.signature, text)
+            key.verify(signature, text)
         else:
             return False
     except (InvalidSignature, ValueError, UnsupportedAlgorithm):
         return False
     return True
+
+
+_verify_known = functools.lru_cache(_KNOWN_MAX)(_verify)
