@@ -180,16 +180,6 @@ def _buffer() -> memoryview:
 
 
 def _receive(sock: socket.socket, left: int, consume: Callable[[memoryview], None]) -> int:
-    """What is left when the other side is slow, or all is there."""
-    # Woken for each segment that comes, thread and sender would take turns for a few KiB each.
-    _wake_for(sock, min(left, _ENOUGH_BYTES))
-    try:
-        return _receive_while_it_flows(sock, left, consume)
-    finally:
-        _wake_for(sock, 1)
-
-
-def _receive_while_it_flows(sock: socket.socket, left: int, consume: Callable[[memoryview], None]) -> int:
     buffer = _buffer()
     poll = select.poll()
     poll.register(sock, select.POLLIN)
@@ -198,8 +188,6 @@ def _receive_while_it_flows(sock: socket.socket, left: int, consume: Callable[[m
         try:
             count = sock.recv_into(buffer[filled : left if left < len(buffer) else None])
         except BlockingIOError:
-            if left - filled < _ENOUGH_BYTES:
-                _wake_for(sock, left - filled)
             if poll.poll(_PATIENCE_MS):
                 continue
             break
@@ -215,12 +203,6 @@ def _receive_while_it_flows(sock: socket.socket, left: int, consume: Callable[[m
     if filled:
         consume(buffer[:filled])
     return left - filled
-
-
-def _wake_for(sock: socket.socket, size_bytes: int) -> None:
-    """Let whoever waits for the socket be woken by so much, or by its end."""
-    with contextlib.suppress(OSError):  # it has ended: reading says so
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
 
 
 def _send(sock: socket.socket, prefix: bytes, fd: int, offset: int, end: int) -> tuple[bytes, int]:
