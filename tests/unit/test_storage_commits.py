@@ -191,6 +191,27 @@ def test_a_log_that_can_not_be_written_acknowledges_nothing_and_begins_anew(
     assert {before.path: b"before", after.path: b"after"}.items() <= found.items()
 
 
+def test_a_segment_whose_name_may_not_last_takes_no_record(
+    started: Callable[..., Commits], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits, original = started(), os.fsync
+
+    def fails(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").readlink() == root / "log":
+            raise OSError(errno.EIO, "Input/output error")
+        original(fd)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            put(commits, b"lost")
+    assert objects(root) == {}
+    monkeypatch.setattr(os, "fsync", original)
+    (name,) = put(commits, b"abc")
+    assert [path.stat().st_size > 0 for path in segments(root)] == [False, False, True]
+    assert objects(root) == {name.path: b"abc"}
+
+
 def test_a_file_that_can_not_be_made_is_not_acknowledged(
     started: Callable[..., Commits], monkeypatch: pytest.MonkeyPatch
 ) -> None:

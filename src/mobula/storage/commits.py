@@ -107,6 +107,7 @@ class Commits:
     def start(self) -> int:
         """Play the segments that a crash left, then take requests; answers how many files came back. Raises OSError."""
         self._folder.mkdir(exist_ok=True)
+        fsync_directory(str(self._files.root))
         numbers = sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
         restored = sum(self._replay(number) for number in numbers)
         self._next = numbers[-1] + 1 if numbers else 1
@@ -165,7 +166,7 @@ class Commits:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 first.done.get_loop().call_soon_threadsafe(_settle, batch)
             segment = self._segment
-            if segment is not None and (segment.size_bytes >= self._segment_bytes or self._idle_s() == 0):
+            if segment is not None and (segment.size_bytes >= self._segment_bytes or not self._idle_s()):
                 self._rotate()
 
     def _idle_s(self) -> float | None:
@@ -246,10 +247,14 @@ class Commits:
         number, self._next = self._next, self._next + 1
         path = self._folder / str(number)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self._segment = segment = _Segment(number, fd, path, time.monotonic())
-        os.fsync(fd)
-        fsync_directory(str(self._folder))
-        return segment
+        try:
+            os.fsync(fd)
+            fsync_directory(str(self._folder))
+        except OSError:  # its name may not last: no record may go there
+            os.close(fd)
+            raise
+        self._segment = _Segment(number, fd, path, time.monotonic())
+        return self._segment
 
     def _rotate(self) -> None:
         segment, self._segment = self._segment, None
