@@ -138,7 +138,8 @@ def uploads(system: Ours, say: Callable[[str], None]) -> Iterator[Limit]:
 
     async def all_of_them() -> None:
         names = (f"{system.prefix}slow-{number}" for number in range(UPLOADS))
-        await asyncio.gather(*(_upload(system.ports[0], name, head) for name, head in zip(names, heads, strict=False)))
+        sending = [_upload(system.ports[0], name, head) for name, head in zip(names, heads, strict=False)]
+        await asyncio.gather(_see_them_arrive(system.folder), *sending)
 
     asyncio.run(all_of_them())
     broken_off_s = time.monotonic()
@@ -160,6 +161,14 @@ def uploads(system: Ours, say: Callable[[str], None]) -> Iterator[Limit]:
         f"{len(left)} left after {took_s:.1f} s" if left else f"{took_s:.1f} s",
         not left and took_s < EMPTY_AFTER_S,
     )
+
+
+async def _see_them_arrive(folder: Path) -> None:
+    """Each is on two servers in mid-time, where they will be looked for afterwards."""
+    await asyncio.sleep(UPLOADS_S / 2)
+    found = len(unfinished(folder))
+    if found != 2 * UPLOADS:
+        raise BenchError(f"look for {UPLOADS} uploads on two storage servers: {found} files found on their way")
 
 
 async def _upload(port: int, path: str, head: str) -> None:
@@ -185,5 +194,5 @@ def peak_mib(pid: int) -> float:
 
 
 def unfinished(folder: Path) -> Sequence[str]:
-    """Files that uploads have left on the storage servers, and objects that nobody finished."""
+    """Files of uploads on the storage servers: on their way, or left behind."""
     return [str(path) for path in folder.glob("data-?/tmp/*")]
