@@ -29,6 +29,7 @@ from mobula.metadata.lease import (
     sync_of,
     wait_end,
 )
+from mobula.metadata.reaper import Reaper
 from mobula.wire import service
 from mobula.wire.zookeeper import Client, NodeExists, ZooKeeperError
 
@@ -86,7 +87,8 @@ class Guard:
         """Begin to guard."""
         self._zookeeper.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._make_nodes()), loop.create_task(self._run())]
+        reaper = Reaper(self._config, self._zookeeper, self._beat_seen_s)
+        self._tasks = [loop.create_task(work) for work in (self._make_nodes(), self._run(), reaper.run())]
 
     async def stop(self) -> None:
         """End: the lease runs out by itself."""
@@ -116,7 +118,7 @@ class Guard:
     async def _make_nodes(self) -> None:
         while True:
             try:
-                for path in (self._own, f"{self._own}-poll"):
+                for path in (self._own, f"{self._own}-poll", Reaper.node(self._config, self._config.host)):
                     await self._zookeeper.ensure_path(path)
             except (ZooKeeperError, NodeExists):
                 await asyncio.sleep(RECONNECT_S)
@@ -179,6 +181,9 @@ class Guard:
             self._reign = await self._begin(row["boot"], promoted=self._standby_boot == row["boot"])
         self._role = "primary"
         await self._rule(self._reign)
+
+    def _beat_seen_s(self) -> float | None:
+        return self._signs.beat_seen_s if self._role == "standby" and self._signs.complete else None
 
     async def _watch(self) -> None:
         """On a standby: note when the primary's beats and grants last changed."""

@@ -153,9 +153,9 @@ class Client:
         """Make a node and its parents; raises NodeExists."""
         await self.call(self.kazoo.create_async, path, data, ephemeral=ephemeral, makepath=True)
 
-    async def delete(self, path: str) -> None:
-        """Remove a node; raises NoNode."""
-        await self.call(self.kazoo.delete_async, path)
+    async def delete(self, path: str, version: int = -1) -> None:
+        """Remove a node, if it has that version still (-1: whatever it has); raises NoNode."""
+        await self.call(self.kazoo.delete_async, path, version)
 
     async def ensure_path(self, path: str) -> None:
         """Make a node and its parents unless they are there."""
@@ -208,20 +208,26 @@ class Client:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(HOME_PERIOD_S)
-            was = await loop.run_in_executor(None, self._rehome, own)
+            was = await loop.run_in_executor(None, rehome, self.kazoo, own)
             if was:
                 log.info("zookeeper connection brought home", was=was, own=own)
 
-    def _rehome(self, own: str) -> str | None:
-        try:
-            connection = self.kazoo._connection._socket
-            peer: str = connection.getpeername()[0]
-            if not self.connected or peer == own or not _serves(own):
-                return None
-            connection.shutdown(socket.SHUT_RDWR)
-        except (OSError, AttributeError):
+
+def rehome(kazoo: KazooClient, own: str) -> str | None:
+    """Leave the server at another address than `own` if that one serves: the session goes on there. Answers which was left, if any.
+
+    kazoo stays for ever where it found a server while its first one was down. Blocks for up to `CONNECT_TIMEOUT_S`.
+    """
+    try:
+        connection = kazoo._connection._socket
+        peer: str = connection.getpeername()[0]
+        connected = kazoo.connected and kazoo.state == KazooState.CONNECTED
+        if not connected or peer == own or not _serves(own):
             return None
-        return peer
+        connection.shutdown(socket.SHUT_RDWR)
+    except (OSError, AttributeError):
+        return None
+    return peer
 
 
 def _translate(error: BaseException) -> ZooKeeperError:
