@@ -114,10 +114,12 @@ def cut(az: str, other: str) -> None:
     Example: ./mobula lab cut a b
     """
     region = _region()
-    _do(
-        lambda: faults.cut(region.name, faults.zone_of(az, region.zones), faults.zone_of(other, region.zones)),
-        f"{az} and {other} can't hear each other",
-    )
+
+    def both() -> None:
+        zones = (faults.zone_of(az, region.zones), faults.zone_of(other, region.zones))
+        faults.cut(region.name, faults.both_ways(zones))
+
+    _do(both, f"{az} and {other} can't hear each other")
 
 
 @lab.command()
@@ -129,7 +131,7 @@ def isolate(az: str) -> None:
     Example: ./mobula lab isolate a
     """
     region = _region()
-    _do(lambda: faults.isolate(region.name, faults.zone_of(az, region.zones)), f"{az} is alone")
+    _do(lambda: faults.cut(region.name, faults.alone(faults.zone_of(az, region.zones))), f"{az} is alone")
 
 
 @lab.command()

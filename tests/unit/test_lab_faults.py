@@ -14,20 +14,33 @@ from mobula.lab.network import LabError
 ZONES = {"a": 1, "b": 2, "c": 3}
 
 
+class Routers:
+    """The AZs' routers, as far as nft would see them."""
+
+    def __init__(self) -> None:
+        self.scripts: dict[str, str] = {}
+
+    def nft(self, namespace: str, script: str) -> None:
+        self.scripts[namespace] = script
+
+    def drops(self, namespace: str, table: str) -> dict[str, int]:
+        assert table == "fault"
+        return {match: 3 for match in re.findall(r'([io]ifname "\w+") counter drop', self.scripts.get(namespace, ""))}
+
+    def silenced(self) -> dict[str, set[str]]:
+        """What each router drops, where it drops anything."""
+        return {name[-2:]: set(found) for name in self.scripts if (found := self.drops(name, "fault"))}
+
+
 @pytest.fixture
-def applied(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The nft scripts by namespace, in place of being run."""
-    scripts: dict[str, str] = {}
-    monkeypatch.setattr(network, "nft", lambda namespace, script: scripts.update({namespace: script}))
-    return scripts
-
-
-def silenced(script: str) -> set[str]:
-    """Links on which nothing comes in and nothing goes out."""
-    ways = re.findall(r'(iifname|oifname) "(\w+)" drop', script)
-    links = {link for _, link in ways}
-    assert set(ways) == {(way, link) for way in ("iifname", "oifname") for link in links}
-    return links
+def routers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Routers:
+    made = Routers()
+    for zone in ZONES.values():
+        (tmp_path / f"lab-r{zone}").touch()
+    monkeypatch.setattr(network, "NETNS", tmp_path)
+    monkeypatch.setattr(network, "nft", made.nft)
+    monkeypatch.setattr(network, "drops", made.drops)
+    return made
 
 
 @pytest.mark.parametrize(("letter", "zone"), [("a", 1), ("b", 2), ("c", 3)])
@@ -42,30 +55,42 @@ def test_an_az_that_is_not_there_is_named(letter: str) -> None:
 
 
 @pytest.mark.parametrize(("a", "b"), [(1, 2), (2, 1), (1, 3), (3, 2)])
-def test_a_cut_silences_one_link_at_both_of_its_ends(applied: dict[str, str], a: int, b: int) -> None:
-    faults.cut("lab", a, b)
-    link = f"l{min(a, b)}{max(a, b)}"
-    assert {name: silenced(script) for name, script in applied.items()} == {f"lab-r{a}": {link}, f"lab-r{b}": {link}}
+def test_a_cut_silences_one_link_at_both_of_its_ends(routers: Routers, a: int, b: int) -> None:
+    faults.cut("lab", faults.both_ways((a, b)))
+    drop = {f'iifname "l{min(a, b)}{max(a, b)}"'}
+    assert routers.silenced() == {f"r{a}": drop, f"r{b}": drop}
+    assert faults.standing_cuts("lab") == (frozenset({(a, b), (b, a)}), 6)
 
 
-def test_an_az_is_not_cut_from_itself(applied: dict[str, str]) -> None:
+def test_one_way_silences_one_end(routers: Routers) -> None:
+    faults.cut("lab", frozenset({(1, 3)}))
+    assert routers.silenced() == {"r3": {'iifname "l13"'}}
+
+
+def test_an_az_is_not_cut_from_itself(routers: Routers) -> None:
     with pytest.raises(LabError, match="name two different ones"):
-        faults.cut("lab", 2, 2)
-    assert applied == {}
+        faults.cut("lab", faults.both_ways((2, 2)))
+    assert routers.scripts == {}
 
 
-@pytest.mark.parametrize(
-    ("zone", "links"), [(1, {"l12", "l13", "pub"}), (2, {"l12", "l23", "pub"}), (3, {"l13", "l23", "pub"})]
-)
-def test_an_isolated_az_hears_nobody_but_management(applied: dict[str, str], zone: int, links: set[str]) -> None:
-    faults.isolate("lab", zone)
-    assert {name: silenced(script) for name, script in applied.items()} == {f"lab-r{zone}": links}
+def test_an_isolated_az_hears_nobody_and_is_heard_by_nobody(routers: Routers) -> None:
+    faults.cut("lab", faults.alone(2))
+    assert routers.silenced() == {
+        "r1": {'iifname "l12"'},
+        "r2": {'iifname "l12"', 'iifname "l23"', 'iifname "pub"', 'oifname "pub"'},
+        "r3": {'iifname "l23"'},
+    }
 
 
-def test_healing_removes_the_faults_of_every_az_and_leaves_the_edge(applied: dict[str, str]) -> None:
+def test_cuts_add_up_and_are_healed_one_by_one(routers: Routers) -> None:
+    faults.cut("lab", faults.alone(1))
+    faults.cut("lab", faults.both_ways((2, 3)))
+    assert len(faults.standing_cuts("lab")[0]) == 8
+    faults.heal("lab", faults.alone(1))
+    assert faults.standing_cuts("lab")[0] == faults.both_ways((2, 3))
     faults.heal("lab")
-    assert set(applied) == {"lab-r1", "lab-r2", "lab-r3"}
-    assert set(applied.values()) == {"table inet fault {}\ndelete table inet fault\n"}
+    assert routers.silenced() == {}
+    assert set(routers.scripts.values()) == {"table inet fault {}\ndelete table inet fault\n"}
 
 
 def machine(state: Path, name: str, *disks: str) -> Path:
@@ -107,16 +132,14 @@ def test_a_disk_that_is_not_there_is_refused_by_naming_those_that_are(
         faults.fail_disk(tmp_path, host, disk)
 
 
-def test_what_stands_is_told_and_a_half_made_machine_is_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stands_is_told_and_a_half_made_machine_is_nobody(tmp_path: Path, routers: Routers) -> None:
     (tmp_path / "machines" / "half").mkdir(parents=True)
-    for name in ("lab-r1", "lab-r2"):
-        (tmp_path / name).touch()
-    monkeypatch.setattr(network, "NETNS", tmp_path)
-    monkeypatch.setattr(network, "cut_links", lambda name, _: ["l12", "pub"] if name == "lab-r1" else [])
+    faults.cut("lab", frozenset({(1, 2), (3, faults.PUB)}))
     machine(tmp_path, "lab-a-storage-01", "d01", "d02")
     (tmp_path / "machines/lab-a-storage-01/disks/d01").write_bytes(b"data")
     (tmp_path / "machines/lab-a-storage-01/disks/d02").write_bytes(b"")
     assert faults.standing("lab", ZONES, tmp_path) == [
-        ("az a", "its links l12, pub are cut", "./mobula lab heal"),
+        ("az b", "AZ b can't hear AZ a", "./mobula lab heal"),
+        ("az c", "the internet can't hear AZ c", "./mobula lab heal"),
         ("lab-a-storage-01", "disk d02 has failed", "./mobula up puts a new disk in its place"),
     ]

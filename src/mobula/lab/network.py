@@ -117,12 +117,13 @@ def nft(namespace: str, script: str) -> None:
     run(["nsenter", f"--net={NETNS / namespace}", "nft", "-f", "-"], stdin=script)
 
 
-def cut_links(namespace: str, table: str) -> list[str]:
-    """Interfaces of a router on which a table of this name drops what comes in."""
+def drops(namespace: str, table: str) -> dict[str, int]:
+    """What a table of this name drops on a router: match (``iifname "l12"``) -> packets dropped so far."""
     done = subprocess.run(
         ["nsenter", f"--net={NETNS / namespace}", "nft", "list", "table", "inet", table], capture_output=True, text=True, check=False
     )  # fmt: skip
-    return re.findall(r'iifname "(\w+)" drop', done.stdout)
+    found = re.findall(r'([io]ifname "\w+") counter packets (\d+) bytes \d+ drop', done.stdout)
+    return {match: int(packets) for match, packets in found}
 
 
 def remove_namespaces(prefix: str) -> list[str]:
