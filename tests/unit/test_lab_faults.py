@@ -25,7 +25,7 @@ class Routers:
 
     def drops(self, namespace: str, table: str) -> dict[str, int]:
         assert table == "fault"
-        return {match: 3 for match in re.findall(r'([io]ifname "\w+") counter drop', self.scripts.get(namespace, ""))}
+        return dict.fromkeys(re.findall(r'([io]ifname "\w+") counter drop', self.scripts.get(namespace, "")), 3)
 
     def silenced(self) -> dict[str, set[str]]:
         """What each router drops, where it drops anything."""
