@@ -19,7 +19,7 @@ from ops.progress import Progress
 from ops.region import Region, load, load_standing, names
 
 DEFAULT_REGION = "lab"
-GROUPS = {"account": ("ops.account_cli", "account"), "lab": ("ops.lab_cli", "lab")}
+GROUPS = {"account": ("ops.account_cli", "account"), "drill": ("ops.drill_cli", "drill"), "lab": ("ops.lab_cli", "lab")}
 """subcommands with modules of their own, loaded only when they are asked for"""
 
 

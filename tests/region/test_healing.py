@@ -15,10 +15,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from ops.dns import resolve
 from ops.region import Region
 from tests.probe.machine import until
 from tests.region.conftest import Machines
-from tests.region.dns import resolve
 from tests.region.load import Load
 from tests.region.signed import Client
 from tests.stock_clients import Output

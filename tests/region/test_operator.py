@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from ops.dns import resolve
 from ops.region import Region
-from tests.region.dns import resolve
 from tests.stock_clients import Output
 
 pytestmark = pytest.mark.region

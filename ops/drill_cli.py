@@ -1,0 +1,72 @@
+"""`mobula drill`: rehearsed disasters, with clients, a checker and a report. Lab regions only."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+
+import click
+
+from ops.errors import OperatorError
+from ops.progress import Progress
+from ops.region import Region, load, lock
+
+
+def _region() -> Region:
+    return load(click.get_current_context().obj.region)
+
+
+@click.group()
+def drill() -> None:
+    """Disasters as rehearsals: list them, run one, heal what one left behind.
+
+    \b
+    Exit codes of `run`: 0 pass, 1 fail, 2 unknown (it could not be shown either way).
+    Example: ./mobula drill run az-loss
+    """
+
+
+@drill.command("run")
+@click.argument("name")
+@click.option("--variant", help="Which of the drill's variants; the first one if not said.")
+@click.option("--az", help="Short for the variant that names an AZ: --az a.")
+@click.option("--seed", type=int, help="Of the clients' choices, to repeat a run.")
+@click.option("--hold", "hold_s", type=click.FloatRange(min=1), help="Seconds to hold the fault.")
+def run(name: str, variant: str | None, az: str | None, seed: int | None, hold_s: float | None) -> None:
+    """Run drill NAME on the region: harm it under load, heal it, judge what the clients were told.
+
+    \b
+    Example: ./mobula drill run az-loss --az b
+    """
+    import dataclasses  # noqa: PLC0415
+
+    from ops.drills import engine  # noqa: PLC0415
+    from ops.drills.catalog import drill_of  # noqa: PLC0415
+
+    region, wanted = _region(), drill_of(name)
+    chosen = wanted.variant(variant or az)
+    if hold_s:
+        wanted = dataclasses.replace(wanted, hold_s=hold_s)
+    folder = region.state_dir / "drill" / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{chosen}"
+    with lock(region, "drill run"):
+        record = engine.run(region, wanted, chosen, folder, seed or secrets.randbelow(10**6), Progress())
+    click.echo(f"{len(record.history)} operations; {record.proof}; {record.troubles}; {folder}")
+
+
+@drill.command()
+def heal() -> None:
+    """Find and remove the faults that a drill left behind, because it was killed.
+
+    \b
+    Example: ./mobula drill heal
+    """
+    from ops.drills import engine  # noqa: PLC0415
+
+    region = _region()
+    with lock(region, "drill heal"):
+        troubles = engine.heal(region, Progress())
+    if troubles:
+        raise OperatorError(troubles[0])
+    click.echo("nothing of a drill stands")
+    sys.exit(0)

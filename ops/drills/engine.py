@@ -1,0 +1,192 @@
+"""Runs a drill: preflight, load, steady state, heal registered, harm, hold, heal, settle, and what was recorded.
+
+A fault is noted on disk before it is done (`faults.Standing`), and healed whatever happens: at the end, on an error, on Ctrl-C and SIGTERM.
+A `kill -9` leaves the note: `mobula drill heal` and the next drill's preflight heal it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from ops import provision
+from ops.drills.clients import Clients, Objects
+from ops.drills.faults import Standing
+from ops.drills.history import Operation, decode
+from ops.drills.model import Act, Drill, Scene
+from ops.drills.scene import gather, scene_of
+from ops.drills.watch import Watch
+from ops.errors import OperatorError
+from ops.progress import Progress
+from ops.region import Region
+from ops.status import Status
+
+STEADY_S = 6.0
+"""of load before the fault: what is normal"""
+SETTLE_BOUND_S = 240.0
+AFTER_S = 5.0
+"""of load after all is well again"""
+
+
+@dataclass
+class Recorded:
+    """All that a run left to judge. Times are seconds of this machine's monotonic clock."""
+
+    drill: Drill
+    variant: str
+    scene: Scene
+    act: Act
+    seed: int
+    wall_s: float
+    """of the wall clock, when the monotonic one said `began_s`"""
+    began_s: float
+    injected_s: float = 0.0
+    healed_s: float = 0.0
+    settled_s: float = 0.0
+    ended_s: float = 0.0
+    events: list[tuple[float, str]] = field(default_factory=list)
+    proof: list[tuple[str, bool]] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    """what the drill itself could not do: heal, settle"""
+    watch: Watch | None = None
+    history: list[Operation] = field(default_factory=list)
+
+
+def heal(region: Region, progress: Progress) -> list[str]:
+    """Heal whatever a drill left behind; answers what could not be healed."""
+    standing = Standing(region)
+    for fault in reversed(standing.faults()):
+        progress(f"heal: {fault.text()}")
+    return standing.heal()
+
+
+def preflight(region: Region, progress: Progress) -> Status:
+    """A region that may be harmed: nothing left of an earlier drill, everything well.
+
+    Raises:
+        OperatorError: it isn't; the sentence says what is wrong.
+    """
+    troubles = heal(region, progress)
+    if troubles:
+        raise OperatorError(f"begin a drill: an earlier one can't be healed: {troubles[0]}; run ./mobula up")
+    seen = _settled(region, 30.0, progress)
+    if not seen.ok:
+        first = seen.findings[0]
+        raise OperatorError(
+            f"begin a drill: {first.host}: {first.what}; a drill needs a region that is well: {first.do}"
+        )
+    return seen
+
+
+def run(region: Region, drill: Drill, variant: str, folder: Path, seed: int, progress: Progress) -> Recorded:
+    """Do it. `folder` takes the clients' histories and logs.
+
+    Raises:
+        OperatorError: the region can't be drilled now, or the drill could not be carried out. Whatever was done is healed.
+    """
+    with _interruptible():
+        with progress.step("preflight"):
+            seen = preflight(region, progress)
+        if drill.worst(variant):
+            with progress.step("move the primaries to the AZ of ZooKeeper's leader"):
+                scene = gather(region, seen, progress)
+        else:
+            scene = scene_of(region, seen)
+        record = Recorded(drill, variant, scene, drill.act(scene, variant), seed, time.time(), time.monotonic())
+        objects = Objects(region, folder.name)
+        with contextlib.ExitStack() as stack:
+            objects.make(region)
+            stack.callback(_remove, objects, region, record)
+            record.watch = Watch(region)
+            record.watch.start()
+            stack.callback(record.watch.end)
+            clients = Clients(region, objects, folder, seed)
+            stack.callback(clients.end)
+            clients.start()
+            _harm(region, record, progress)
+            with progress.step("settle"):
+                _settle(region, record, progress)
+            with progress.step("wait for the clients' last answers, read everything once"):
+                files = clients.finish()
+            record.ended_s = time.monotonic()
+            for path in files:
+                with path.open("rb") as lines:
+                    record.history += decode(lines)
+        return record
+
+
+def _harm(region: Region, record: Recorded, progress: Progress) -> None:
+    with progress.step(f"steady state, {STEADY_S:.0f} s of load"):
+        threading.Event().wait(STEADY_S)
+    standing = Standing(region)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_heal, standing, record, progress)
+        for number, fault in enumerate(record.act.faults):
+            if number and record.act.pauses_s:
+                threading.Event().wait(record.act.pauses_s[number - 1])
+            progress(f"harm: {fault.text()}")
+            standing.note(fault)
+            if not record.injected_s:
+                record.injected_s = time.monotonic()
+            record.events.append((time.monotonic(), fault.text()))
+            fault.inject(region)
+        with progress.step(f"hold {record.drill.hold_s:.0f} s"):
+            threading.Event().wait(record.drill.hold_s)
+        for fault in record.act.faults:
+            record.proof += fault.bit(region)
+
+
+def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
+    with progress.step("heal"):
+        record.events.append((time.monotonic(), "heal"))
+        record.troubles += standing.heal()
+        record.healed_s = time.monotonic()
+
+
+def _settle(region: Region, record: Recorded, progress: Progress) -> None:
+    seen = _settled(region, SETTLE_BOUND_S, progress)
+    if not seen.ok:
+        first = seen.findings[0]
+        record.troubles.append(f"not well again within {SETTLE_BOUND_S:.0f} s: {first.host}: {first.what}")
+    record.settled_s = time.monotonic()
+    record.events.append((record.settled_s, "all is well"))
+    threading.Event().wait(AFTER_S)
+
+
+def _settled(region: Region, bound_s: float, progress: Progress) -> Status:
+    end_s = time.monotonic() + bound_s
+    while True:
+        seen = provision.look(region)
+        if seen.ok or time.monotonic() > end_s:
+            return seen
+        progress(f"{seen.findings[0].host}: {seen.findings[0].what}"[:160])
+        threading.Event().wait(2.0)
+
+
+def _remove(objects: Objects, region: Region, record: Recorded) -> None:
+    """The drill's objects. That they can't be removed says nothing of the drill but that the region is not well."""
+    try:
+        objects.remove(region)
+    except Exception as error:  # noqa: BLE001 (whatever it is, what was recorded is not lost for it)
+        record.troubles.append(f"remove {objects.root}: {type(error).__name__} {error}")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends a drill as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,249 @@
+"""What a drill does to a region, as values: each can be written down before it is done, and healed by whoever reads it.
+
+`inject` and `heal` are thin over `mobula.lab` and SSH; `heal` may be called for a fault that was injected by half, not at all, or by a
+process that is gone. `bit` says whether the fault did anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from mobula.lab import faults, machines
+from mobula.lab.network import LabError
+from ops.catalog import services_of
+from ops.region import Region
+from ops.remote import RemoteError, SshRemote
+
+SSH_S = 20.0
+
+
+def _each(hosts: Sequence[str], do: Callable[[str], None]) -> None:
+    """For all hosts at the same time; the first error is raised once all are done."""
+    with ThreadPoolExecutor(max(1, len(hosts))) as pool:
+        for done in [pool.submit(do, host) for host in hosts]:
+            done.result()
+
+
+class Power(msgspec.Struct, frozen=True, tag="power"):
+    """Machines without power: peers see silence (F4). Of all hosts of an AZ: the loss of the AZ (F7)."""
+
+    hosts: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"no power: {', '.join(self.hosts)}"
+
+    def inject(self, region: Region) -> None:
+        _each(self.hosts, lambda host: machines.power_off(machines.load(region.state_dir, host)))
+
+    def heal(self, region: Region) -> None:
+        _each(self.hosts, lambda host: machines.ensure(machines.load(region.state_dir, host)))
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        running = [h for h in self.hosts if machines.is_running(machines.load(region.state_dir, h))]
+        return [(f"{len(self.hosts) - len(running)} of {len(self.hosts)} machines were gone at the end", not running)]
+
+
+class Freeze(msgspec.Struct, frozen=True, tag="freeze"):
+    """Machines that stand still; their kernel answers (F5)."""
+
+    hosts: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"frozen: {', '.join(self.hosts)}"
+
+    def inject(self, region: Region) -> None:
+        _each(self.hosts, lambda host: machines.freeze(machines.load(region.state_dir, host), frozen=True))
+
+    def heal(self, region: Region) -> None:
+        _each(self.hosts, lambda host: machines.freeze(machines.load(region.state_dir, host), frozen=False))
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        frozen = all(machines.is_frozen(machines.load(region.state_dir, host)) for host in self.hosts)
+        return [(f"{', '.join(self.hosts)} stood still until the end", frozen)]
+
+
+class Cut(msgspec.Struct, frozen=True, tag="cut"):
+    """AZs that don't hear each other; 0 is the internet (F6, F7). One way: one pair of two."""
+
+    deaf: tuple[tuple[int, int], ...]
+    said: str
+
+    def text(self) -> str:
+        return self.said
+
+    def inject(self, region: Region) -> None:
+        faults.cut(region.name, frozenset(self.deaf))
+
+    def heal(self, region: Region) -> None:
+        faults.heal(region.name, frozenset(self.deaf))
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        standing, packets = faults.standing_cuts(region.name)
+        whole = frozenset(self.deaf) <= standing
+        return [(f"{packets} packets were dropped", whole and packets > 0)]
+
+
+class Kill(msgspec.Struct, frozen=True, tag="kill"):
+    """A service's main process ends without a word; systemd starts it again (F1)."""
+
+    hosts: tuple[str, ...]
+    service: str
+    process: str = ""
+    """name of the processes to end instead of the main one (the main one's children)"""
+
+    def text(self) -> str:
+        return f"killed: {self.process or self.service} on {', '.join(self.hosts)}"
+
+    def inject(self, region: Region) -> None:
+        _each(self.hosts, lambda host: _signal(region, host, self.service, "KILL", self.process))
+
+    def heal(self, region: Region) -> None:
+        """Systemd does."""
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:  # noqa: ARG002 (the shape that all faults have)
+        return [("the processes were told to end, and systemd knew them", True)]
+
+
+class Pause(msgspec.Struct, frozen=True, tag="pause"):
+    """A service's main process is stopped by a signal and lives on without moving."""
+
+    hosts: tuple[str, ...]
+    service: str
+
+    def text(self) -> str:
+        return f"stopped by a signal: {self.service} on {', '.join(self.hosts)}"
+
+    def inject(self, region: Region) -> None:
+        _each(self.hosts, lambda host: _signal(region, host, self.service, "STOP"))
+
+    def heal(self, region: Region) -> None:
+        _each(self.hosts, lambda host: _signal(region, host, self.service, "CONT"))
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        states = [_state_of_main(region, host, self.service) for host in self.hosts]
+        return [(f"the main process was in state {', '.join(states)} at the end", all(s == "T" for s in states))]
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """A service that is stopped in order; its machine stays up (F2)."""
+
+    hosts: tuple[str, ...]
+    service: str
+
+    def text(self) -> str:
+        return f"stopped: {self.service} on {', '.join(self.hosts)}"
+
+    def inject(self, region: Region) -> None:
+        _each(self.hosts, lambda host: _systemctl(region, host, "stop", self.service))
+
+    def heal(self, region: Region) -> None:
+        _each(self.hosts, lambda host: _systemctl(region, host, "start", self.service))
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        states = [
+            SshRemote(region, region.hosts[host].address)
+            .run(["systemctl", "is-active", _unit(region, host, self.service)], timeout_s=SSH_S, check=False)
+            .stdout.strip()
+            for host in self.hosts
+        ]
+        return [(f"the service was {', '.join(sorted(set(states)))} until the end", "active" not in states)]
+
+
+class FailDisks(msgspec.Struct, frozen=True, tag="fail-disks"):
+    """Disks of a storage host that read and write no more (F9). Healed: new, blank ones are in their places."""
+
+    host: str
+    disks: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"failed: {', '.join(self.disks)} of {self.host}"
+
+    def inject(self, region: Region) -> None:
+        for disk in self.disks:
+            faults.fail_disk(region.state_dir, self.host, disk)
+
+    def heal(self, region: Region) -> None:
+        machines.ensure(machines.load(region.state_dir, self.host))
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        folder = machines.load(region.state_dir, self.host).folder / "disks"
+        dead = [disk for disk in self.disks if not (folder / disk).stat().st_size]
+        return [(f"{len(dead)} of {len(self.disks)} disks held nothing at the end", len(dead) == len(self.disks))]
+
+
+Fault = Power | Freeze | Cut | Kill | Pause | Stop | FailDisks
+_READ = msgspec.json.Decoder(list[Fault])
+
+
+def _unit(region: Region, host: str, service: str) -> str:
+    return {s.name: s.unit for s in services_of(region.hosts[host].pool)}[service]
+
+
+def _systemctl(region: Region, host: str, verb: str, service: str) -> None:
+    SshRemote(region, region.hosts[host].address).run(["systemctl", verb, _unit(region, host, service)], timeout_s=60)
+
+
+def _signal(region: Region, host: str, service: str, name: str, process: str = "") -> None:
+    unit = _unit(region, host, service)
+    argv = ["systemctl", "kill", f"--signal={name}", "--kill-whom=main", unit]
+    if process:
+        argv = ["sh", "-c", f"kill -{name} $(pgrep -o -x {process})"]
+    SshRemote(region, region.hosts[host].address).run(argv, timeout_s=SSH_S)
+
+
+def _state_of_main(region: Region, host: str, service: str) -> str:
+    """The main process's state as /proc has it: R, S, D, T, ...; empty for none."""
+    ask = f"ps -o state= -p $(systemctl show --property=MainPID --value {_unit(region, host, service)})"
+    remote = SshRemote(region, region.hosts[host].address)
+    return remote.run(["sh", "-c", ask], timeout_s=SSH_S, check=False).stdout.strip()
+
+
+class Standing:
+    """The faults that a drill has done or was about to do, on disk before they are: what is in it has to be healed."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._path: Path = region.state_dir / "drill" / "standing.json"
+
+    def faults(self) -> list[Fault]:
+        """What is noted. A file that can't be read is as bad as none: nothing is known, and `lab heal` looks for itself."""
+        try:
+            return _READ.decode(self._path.read_bytes())
+        except (OSError, msgspec.MsgspecError):
+            return []
+
+    def note(self, fault: Fault) -> None:
+        """Before it is done."""
+        self._write([*self.faults(), fault])
+
+    def heal(self) -> list[str]:
+        """Heal all, the last one first; answers what could not be healed, which stays noted."""
+        left, troubles = [], []
+        for fault in reversed(self.faults()):
+            try:
+                fault.heal(self._region)
+            except (LabError, RemoteError, OSError) as error:
+                left.append(fault)
+                troubles.append(f"heal {fault.text()!r}: {error}")
+        self._write(list(reversed(left)))
+        return troubles
+
+    def _write(self, faults: Iterable[Fault]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        noted = list(faults)
+        if not noted:
+            self._path.unlink(missing_ok=True)
+            return
+        new = self._path.with_suffix(".new")
+        with new.open("wb") as out:
+            out.write(msgspec.json.encode(noted))
+            out.flush()
+            os.fsync(out.fileno())
+        with contextlib.suppress(OSError):
+            new.replace(self._path)
