@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from ops.drills import az_loss, partition, shard_matrix
+from ops.drills import (
+    authcache_loss,
+    az_loss,
+    loadbalancer_loss,
+    partition,
+    server_loss,
+    shard_matrix,
+    shard_peers,
+    stale_read,
+    storage_crash,
+    zookeeper_loss,
+)
 from ops.drills.model import Drill
 from ops.errors import BadInput
 
-DRILLS: dict[str, Drill] = {d.name: d for d in (az_loss.DRILL, partition.DRILL, shard_matrix.DRILL)}
+_MODULES = (
+    az_loss, partition, server_loss, shard_matrix, shard_peers, stale_read, storage_crash, zookeeper_loss, authcache_loss,
+    loadbalancer_loss,
+)  # fmt: skip
+DRILLS: dict[str, Drill] = {module.DRILL.name: module.DRILL for module in _MODULES}
 
 
 def drill_of(name: str) -> Drill:

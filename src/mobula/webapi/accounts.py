@@ -1,21 +1,28 @@
-"""Accounts, asked of the authcaches: the own AZ's first, another one when that one does not answer; remembered for a second."""
+"""Accounts, asked of the authcaches: the own AZ's first, another one when that one does not answer; remembered for a second.
+
+While no authcache answers at all, an account is as it was last known, for five minutes: who is known goes on (CL-30).
+"""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from mobula.core.accounts import Account
-from mobula.core.errors import unavailable
+from mobula.core.errors import ApiError, unavailable
 from mobula.wire.http_client import Address, HttpClient, RequestFailed
 
 REMEMBERED_S = 1.0
 """a key that was taken away is refused everywhere this much later, at most"""
+BLIND_S = 300.0
+"""how old an account may be while nobody can be asked"""
+ASK_AGAIN_S = 1.0
+"""after all authcaches have failed to answer: the next one who is known is not to wait for them"""
 REMEMBERED_MAX = 20_000
 
 
@@ -40,21 +47,36 @@ class Authcaches:
         self._http = http
         self._servers = list(servers)
         self._known: dict[str, tuple[float, Account]] = {}
+        """when it was asked for, and what was answered, by login or /uuid"""
+        self._blind_until_s = 0.0
 
     async def get(self, login: str, *, key: str | None = None, user: str | None = None) -> Account | None:
-        known = self._known.get(login)
-        if known is not None and known[0] > time.monotonic() and (key is None or known[1].knows(key, user)):
-            return known[1]
         wanted = {name: value for name, value in (("key", key), ("user", user)) if value}
-        account = await self._ask(f"/accounts/{quote(login, safe='')}" + (f"?{urlencode(wanted)}" if wanted else ""))
-        return self._remember(login, account)
+        target = f"/accounts/{quote(login, safe='')}" + (f"?{urlencode(wanted)}" if wanted else "")
+        return await self._look(login, target, lambda account: key is None or account.knows(key, user))
 
     async def by_uuid(self, number: uuid.UUID) -> Account | None:
         # No login begins with a slash: both kinds of names have room beside each other.
-        known = self._known.get(f"/{number}")
-        if known is not None and known[0] > time.monotonic():
-            return known[1]
-        return self._remember(f"/{number}", await self._ask(f"/uuids/{number}"))
+        return await self._look(f"/{number}", f"/uuids/{number}", lambda _: True)
+
+    async def _look(self, name: str, target: str, serves: Callable[[Account], bool]) -> Account | None:
+        """What is known under a name if that is new enough and `serves`, else what an authcache says."""
+        now_s = time.monotonic()
+        asked_s, known = self._known.get(name, (0.0, None))
+        usable = known is not None and serves(known)
+        if usable and now_s < asked_s + REMEMBERED_S:
+            return known
+        in_blindness = usable and now_s < asked_s + BLIND_S
+        if in_blindness and now_s < self._blind_until_s:
+            return known
+        try:
+            account = await self._ask(target)
+        except ApiError:
+            if not in_blindness:
+                raise
+            self._blind_until_s = time.monotonic() + ASK_AGAIN_S
+            return known
+        return self._remember(name, account)
 
     def _remember(self, name: str, account: Account | None) -> Account | None:
         if account is None:
@@ -62,7 +84,7 @@ class Authcaches:
         else:
             if len(self._known) > REMEMBERED_MAX:
                 self._known.clear()
-            self._known[name] = (time.monotonic() + REMEMBERED_S, account)
+            self._known[name] = (time.monotonic(), account)
         return account
 
     async def _ask(self, target: str) -> Account | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from mobula.auth.app import Authcache
 from mobula.auth.config import AuthcacheConfig, Tls
 from mobula.core.accounts import Account, User
+from mobula.core.errors import ApiError
 from mobula.metadata.config import Postgres
 from mobula.metadata.directory import Accounts
+from mobula.webapi import accounts as webapi_accounts
 from mobula.webapi.accounts import Authcaches
 from mobula.wire.http_client import Address, HttpClient
 from mobula.wire.http_server import HttpServer
@@ -40,15 +43,21 @@ async def shard() -> Shard:
 
 
 @pytest_asyncio.fixture
-async def accounts(shard: Shard) -> AsyncIterator[Authcaches]:
+async def server(shard: Shard) -> AsyncIterator[HttpServer]:
     cache = Authcache(CONFIG)
     cache._directory = shard  # type: ignore[assignment]
     await cache._poll(everything=True)
-    server, http = HttpServer(cache.handle), HttpClient()
+    made = HttpServer(cache.handle)
+    yield made
+    await made.stop(1.0)
+
+
+@pytest_asyncio.fixture
+async def accounts(server: HttpServer) -> AsyncIterator[Authcaches]:
+    http = HttpClient()
     port = await server.listen("127.0.0.1", 0)
     yield Authcaches(http, [Address("127.0.0.1", port)])
     await http.close()
-    await server.stop(1.0)
 
 
 async def test_an_account_comes_with_its_sub_users_by_login_and_by_uuid(accounts: Authcaches) -> None:
@@ -74,3 +83,21 @@ async def test_so_does_a_key_that_its_account_has_already(accounts: Authcaches, 
     found = await accounts.get("ann@x", key=key, user="sub")
     assert found is not None
     assert key in found.users["sub"].keys
+
+
+async def test_who_is_known_stays_known_while_no_authcache_answers_and_nobody_else_does(
+    accounts: Authcaches, server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key,) = ANN.keys
+    await accounts.get("ann@x", key=key)
+    await server.stop(0.0)
+    monkeypatch.setattr(webapi_accounts, "REMEMBERED_S", 0.0)
+    for _ in range(3):
+        assert await accounts.get("ann@x", key=key) == ANN
+    for asked in (accounts.get("ann@x", key="aa:09"), accounts.get("bob"), accounts.by_uuid(ANN.uuid)):
+        with pytest.raises(ApiError, match="can't be looked up") as refused:
+            await asked
+        assert refused.value.status == 503
+    monkeypatch.setattr(webapi_accounts, "BLIND_S", 0.0)
+    with pytest.raises(ApiError, match="can't be looked up"):
+        await accounts.get("ann@x", key=key)
