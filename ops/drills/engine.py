@@ -7,6 +7,7 @@ A `kill -9` leaves the note: `mobula drill heal` and the next drill's preflight 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -31,6 +32,8 @@ from ops.status import Status
 STEADY_S = 6.0
 """of load before the fault: what is normal"""
 SETTLE_BOUND_S = 240.0
+LOOK_AGAIN_S = 5.0
+LESS_URGENT = 10
 AFTER_S = 5.0
 """of load after all is well again"""
 
@@ -110,6 +113,8 @@ def run(region: Region, drill: Drill, variant: str, folder: Path, seed: int, pro
             clients = Clients(region, objects, folder, seed)
             stack.callback(clients.end)
             clients.start()
+            # What looks and waits takes nothing from the clients and the region, which share this machine in the lab.
+            os.nice(LESS_URGENT)
             _harm(region, record, progress)
             with progress.step("settle"):
                 _settle(region, record, progress)
@@ -167,7 +172,7 @@ def _settled(region: Region, bound_s: float, progress: Progress) -> Status:
         if seen.ok or time.monotonic() > end_s:
             return seen
         progress(f"{seen.findings[0].host}: {seen.findings[0].what}"[:160])
-        threading.Event().wait(2.0)
+        threading.Event().wait(LOOK_AGAIN_S)
 
 
 def _remove(objects: Objects, region: Region, record: Recorded) -> None:
