@@ -226,7 +226,7 @@ def test_a_host_is_asked_for_its_own_services_at_its_own_address() -> None:
     look(REGION, remotes, VERSION)
     ((argv, stdin),) = remotes[STORAGE].asked
     wanted = json.loads(argv[-1])
-    assert (argv[:2], stdin) == (["python3", "-"], ON_HOST)
+    assert (argv[:3], stdin) == (["nice", "python3", "-"], ON_HOST)
     assert [s["name"] for s in wanted["services"]] == [s.name for s in services_of("storage")]
     assert {s["url"] for s in wanted["services"] if s["name"] == "storage"} == {"http://10.77.1.41:8060/status"}
 

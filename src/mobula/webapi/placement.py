@@ -33,6 +33,11 @@ class Room:
 
     capacity: StorageCapacity
 
+    @property
+    def free(self) -> float:
+        """Share of its room that is free."""
+        return self.capacity.available_bytes / self.capacity.size_bytes
+
     def takes(self, size_bytes: int) -> bool:
         """It is well, and below its fill threshold after so many more bytes."""
         c = self.capacity
@@ -46,7 +51,10 @@ class Room:
 def choose(
     groups: Sequence[Group], rooms: Mapping[str, Room], copies: int, size_bytes: int, pick: random.Random
 ) -> list[Group]:
-    """Groups that can take `copies` copies, in the order in which to try them.
+    """Groups that can take `copies` copies, in the order in which to try them: of two random ones the one with more room first.
+
+    The best of two evens out what is full and what is new without sending everybody to the emptiest server at once (M. Mitzenmacher,
+    "The Power of Two Choices in Randomized Load Balancing", 2001).
 
     Raises:
         ApiError: NotEnoughSpace (more copies than servers, or all full), ServiceUnavailable (servers are away).
@@ -60,7 +68,15 @@ def choose(
     roomy = [g for g in alive if all(rooms[s.id].takes(size_bytes) for s in g.servers[:copies])]
     if not roomy:
         raise ApiError.of("NotEnoughSpace", megabytes=max(1, size_bytes >> 20))
-    return pick.sample(roomy, len(roomy))
+    order = pick.sample(roomy, len(roomy))
+    if len(order) > 1 and _free(order[1], rooms, copies) > _free(order[0], rooms, copies):
+        order[0], order[1] = order[1], order[0]
+    return order
+
+
+def _free(group: Group, rooms: Mapping[str, Room], copies: int) -> float:
+    """The share of free room on the fullest of the group's servers."""
+    return min(rooms[server.id].free for server in group.servers[:copies])
 
 
 class StorageDirectory:
