@@ -131,7 +131,7 @@ class PoolAgent:
             used = (await self._ask("zpool", "list", "-H", "-o", "capacity", name)).strip().rstrip("%")
         except (ZpoolFailed, NotUnderstood) as error:
             gone = "no such pool" in str(error)
-            what = f"there is no ZFS pool {name}" if gone else f"the ZFS pool {name} can't be asked: {error}"
+            what = f"there is no pool {name}" if gone else f"the pool {name} can't be asked: {error}"
             do = (
                 "./mobula up imports it, or makes it of blank disks"
                 if gone

@@ -71,7 +71,7 @@ def plan(pool: Pool, owner: str, looks: Mapping[str, Look], wanted: Wanted) -> P
     """`owner` is what the pool says of itself; `looks` are by path."""
     if owner != wanted.owner:
         finding = Finding(
-            f"the ZFS pool {pool.name} belongs to {owner or 'nobody by name'}, not to {wanted.owner}: it is left alone",
+            f"the pool {pool.name} belongs to {owner or 'nobody by name'}, not to {wanted.owner}: it is left alone",
             f"zfs get mobula:owner {pool.name}; if it is this host's, ./mobula up says what is in the way",
         )
         return Plan(findings=[finding])
@@ -99,26 +99,24 @@ class _Planner:
             for spare in self._pool.spares:
                 self._plan_spare(spare)
         if self._pool.state != "ONLINE" and not self._made.findings and not self._made.actions:
-            self._find(
-                f"the ZFS pool {self._pool.name} is {self._pool.state}", f"zpool status {self._pool.name} says why"
-            )
+            self._find(f"the pool {self._pool.name} is {self._pool.state}", f"zpool status {self._pool.name} says why")
         return self._made
 
     def _pool_findings(self) -> None:
         pool = self._pool
         if pool.state in UNUSABLE_STATES:
             self._find(
-                f"the ZFS pool {pool.name} is {pool.state}: its objects can't be reached",
+                f"the pool {pool.name} is {pool.state}: its objects can't be reached",
                 f"put its disks back if they were taken out, then zpool clear {pool.name}; else ./mobula audit says what has lost a copy",
             )
         if pool.data_errors:
             self._find(
-                f"the ZFS pool {pool.name} has data errors: {pool.data_errors}",
+                f"the pool {pool.name} has data errors: {pool.data_errors}",
                 f"zpool status -v {pool.name} names the files; ./mobula audit --read names their good copies",
             )
         if len(pool.spares) != self._wanted.spares:
             self._find(
-                f"the ZFS pool {pool.name} has {len(pool.spares)} hot spares, wanted are {self._wanted.spares}",
+                f"the pool {pool.name} has {len(pool.spares)} hot spares, wanted are {self._wanted.spares}",
                 f"zpool status {pool.name}; zpool add {pool.name} spare <disk> for one that is missing",
             )
 
@@ -128,7 +126,7 @@ class _Planner:
         lost_places = sum(not self._works(place) for place in places)
         if lost_places > vdev.parity:
             self._find(
-                f"{lost_places} disks of {vdev.name} in the ZFS pool {self._pool.name} have failed, it can do without {vdev.parity}: "
+                f"{lost_places} disks of {vdev.name} in the pool {self._pool.name} have failed, it can do without {vdev.parity}: "
                 f"{self._named(lost)}",
                 "look for a cause that they share (cable, power, folder); nothing is done to them. What is really lost, "
                 "./mobula audit names",
@@ -168,7 +166,7 @@ class _Planner:
             self._find(f"{failed}; spare {spare.name} takes its place", "put a new disk in the place of the failed one")
         else:
             self._find(
-                f"{failed} and no spare is left: the ZFS pool {self._pool.name} has less parity than it should",
+                f"{failed} and no spare is left: the pool {self._pool.name} has less parity than it should",
                 "put a new disk in the place of the failed one at once",
             )
         self._made.actions += steps
