@@ -20,7 +20,7 @@ from mobula.core.clock import Clock, SystemClock
 from mobula.pool import disks
 from mobula.pool.config import DAY_S, PoolConfig
 from mobula.pool.disks import Look
-from mobula.pool.plan import UNSEEN, Action, Finding, Plan, Wanted, paths, plan, scrub_due
+from mobula.pool.plan import UNSEEN, UNUSABLE_STATES, Action, Finding, Plan, Wanted, paths, plan, scrub_due
 from mobula.pool.zpool import Zpool, ZpoolFailed
 from mobula.pool.zpool_status import OWNER_PROPERTY, Node, NotUnderstood, Pool, parse_history, parse_status
 
@@ -68,8 +68,8 @@ class PoolAgent:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="disk")
         self._looking: dict[str, asyncio.Future[Look]] = {}
         self._looks: dict[str, Look] = {}
-        self._seen = Seen(trouble=Finding("the pool was not looked at yet", "wait a moment"))
-        self._findings: tuple[Finding, ...] = ()
+        self._seen = Seen()
+        self._findings: tuple[Finding, ...] = (Finding("the pool was not looked at yet", "wait a moment"),)
         self._states: dict[str, str] = {}
         self._refused: dict[str, str] = {}
         """by command: why it failed when it was last tried"""
@@ -127,8 +127,12 @@ class PoolAgent:
         name = self._config.pool
         try:
             pool = parse_status(await self._ask("zpool", "status", name), name)
-            owner = (await self._ask("zfs", "get", "-H", "-o", "value", OWNER_PROPERTY, name)).strip()
-            used = (await self._ask("zpool", "list", "-H", "-o", "capacity", name)).strip().rstrip("%")
+            # One that has lost too many disks can't say whose it is. Nothing is done to it anyway.
+            lost = pool.state in UNUSABLE_STATES
+            owner = (
+                self._wanted.owner if lost else await self._ask("zfs", "get", "-H", "-o", "value", OWNER_PROPERTY, name)
+            )
+            used = "" if lost else await self._ask("zpool", "list", "-H", "-o", "capacity", name)
         except (ZpoolFailed, NotUnderstood) as error:
             gone = "no such pool" in str(error)
             what = f"there is no pool {name}" if gone else f"the pool {name} can't be asked: {error}"
@@ -145,7 +149,8 @@ class PoolAgent:
             looks |= await self._look(doubtful)
         self._looks = {path: self._looks.get(path, UNSEEN) if seen.silent else seen for path, seen in looks.items()}
         self._looked_s = self._clock.now_s()
-        return Seen(pool, "" if owner == "-" else owner, int(used) if used.isdigit() else None, looks)
+        used_percent = used.strip().rstrip("%")
+        return Seen(pool, owner.strip().removeprefix("-"), int(used_percent) if used_percent.isdigit() else None, looks)
 
     async def _look(self, wanted: Sequence[str]) -> dict[str, Look]:
         """At these disks, all at once. One that does not answer in time is asked nothing more until it does."""

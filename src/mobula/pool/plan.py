@@ -193,7 +193,7 @@ class _Planner:
                 f"disk {disk.name} {why}; spare {spare.name} stands for it",
                 "put a new disk in the place of the failed one",
             )
-        elif disk.state == "ONLINE" and not self._resilvering and not self._look(disk).silent:
+        elif disk.state == "ONLINE" and not self._resilvering(disk) and not self._look(disk).silent:
             back = self._action("detach", spare, why=f"disk {disk.name} works again: {spare.name} is a spare again")
             self._made.actions.append(back)
         else:
@@ -297,9 +297,9 @@ class _Planner:
     def _look(self, disk: Node) -> Look:
         return self._looks.get(self._path(disk), UNSEEN)
 
-    @property
-    def _resilvering(self) -> bool:
-        return self._pool.scan.running and self._pool.scan.kind == "resilver"
+    def _resilvering(self, disk: Node) -> bool:
+        """OpenZFS says ``(awaiting resilver)`` of a disk whose turn comes after the running one."""
+        return (self._pool.scan.running and self._pool.scan.kind == "resilver") or disk.note.startswith("(")
 
     @staticmethod
     def _named(disks: Iterable[Node]) -> str:
