@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -42,23 +41,42 @@ class ServiceFacts(msgspec.Struct, frozen=True):
         return self.status if isinstance(self.status, dict) else {"error": "its status is no JSON object"}
 
 
-class PoolFacts(msgspec.Struct, frozen=True):
-    """What it says of a storage host's ZFS pool; `scan` in ZFS's words: the last or running scrub or resilver."""
+class PoolScan(msgspec.Struct, frozen=True):
+    """The running or last scrub or resilver."""
 
-    health: str
-    used: str = ""
-    scan: str = ""
-    spares_in_use: int = 0
-    failed: tuple[str, ...] = ()
-    """disks that are not as they should be"""
+    kind: str
+    running: bool
+    percent: float | None = None
+
+
+class PoolSpares(msgspec.Struct, frozen=True):
+    available: int
+    in_use: int
+
+
+class PoolFinding(msgspec.Struct, frozen=True):
+    what: str
+    do: str
+
+
+class PoolFacts(msgspec.Struct, frozen=True):
+    """What the pool agent of a storage host says, who alone looks at the pool and its disks. `state` is ZFS's word; empty: no pool."""
+
+    state: str
+    spares: PoolSpares
+    findings: tuple[PoolFinding, ...]
+    used_percent: int | None = None
+    scan: PoolScan | None = None
 
     @property
     def resilver(self) -> str:
-        """How far a running resilver is; empty without one."""
-        if "in progress" not in self.scan:
+        """How far a running resilver or scrub is; empty without one."""
+        if self.scan is None or not self.scan.running:
             return ""
-        done = re.search(r"[\d.]+% done", self.scan)
-        return f"{'resilver' if 'resilver' in self.scan else 'scrub'} {done[0] if done else 'running'}"
+        return f"{self.scan.kind} {'running' if self.scan.percent is None else f'{self.scan.percent:g}% done'}"
+
+
+POOL_AGENT = "pool-agent"
 
 
 class HostFacts(msgspec.Struct, frozen=True):
@@ -66,11 +84,20 @@ class HostFacts(msgspec.Struct, frozen=True):
 
     services: dict[str, ServiceFacts]
     release: str | None = None
-    pool: PoolFacts | None = None
     cluster: Any = None
     disk_free_bytes: int = 0
     disk_size_bytes: int = 0
     certificate_days_left: dict[str, int | None] = {}
+
+    @property
+    def pool(self) -> PoolFacts | None:
+        """None where there is no pool agent, or it says nothing of use."""
+        if POOL_AGENT not in self.services:
+            return None
+        try:
+            return msgspec.convert(self.services[POOL_AGENT].said, PoolFacts)
+        except msgspec.ValidationError:
+            return None
 
 
 READ_FACTS = msgspec.json.Decoder(HostFacts)
@@ -158,7 +185,6 @@ def look(
 def _question(host: Host) -> str:
     """What `facts/on_host.py` is to look at, as JSON."""
     wanted = {
-        "pool": host.pool,
         "cluster_url": f"http://{host.address}:{PATRONI_PORT}/cluster" if host.pool == "metadata" else None,
         "services": [
             {
@@ -205,9 +231,9 @@ def _lag(host: Host, seen: HostFacts) -> int | None:
 def _note(host: Host, seen: HostFacts) -> str:
     if seen.pool:
         parts = [
-            f"{seen.pool.used} full",
+            "" if seen.pool.used_percent is None else f"{seen.pool.used_percent}% full",
             seen.pool.resilver,
-            f"{seen.pool.spares_in_use} spares in use" * bool(seen.pool.spares_in_use),
+            f"{seen.pool.spares.in_use} spares in use" * bool(seen.pool.spares.in_use),
         ]
         return ", ".join(filter(None, parts))
     if host.pool != "metadata":
@@ -228,7 +254,7 @@ def _role(host: Host, facts: Facts) -> str:
             return "leader"
         return "sync_standby" if said.get("sync_standby") else str(said.get("role", ""))
     if host.pool == "storage":
-        return facts.pool.health if facts.pool else "no pool"
+        return (facts.pool.state or "no pool") if facts.pool else "unknown"
     return ""
 
 
@@ -254,15 +280,23 @@ def _findings(hosts: Iterable[Host], facts: Iterable[Facts], version: str) -> It
                 f"has {f'release {seen.release}' if seen.release else 'no release'}, wanted is {version}",
                 "./mobula up installs it",
             )
-        yield from _service_findings(host, seen.services)
+        pool = seen.pool
+        if pool is not None and pool.findings:
+            yield from _pool_findings(host, pool)
+            # They are why it is not healthy.
+            yield from _service_findings(host, {n: s for n, s in seen.services.items() if n != POOL_AGENT})
+        else:
+            yield from _service_findings(host, seen.services)
         yield from _room_findings(host, seen)
-        if host.pool == "storage" and (_role(host, seen) != "ONLINE" or (seen.pool and seen.pool.failed)):
-            failed = f", failed: {', '.join(seen.pool.failed)}" if seen.pool and seen.pool.failed else ""
-            yield Finding(
-                host.name,
-                f"its ZFS pool is {_role(host, seen)}{failed}",
-                f"./mobula up takes new disks into use; ./mobula ssh {host.name} -- zpool status tank",
-            )
+
+
+def _pool_findings(host: Host, pool: PoolFacts) -> Iterable[Finding]:
+    for found in pool.findings:
+        yield Finding(
+            host.name,
+            f"ZFS pool {pool.state or 'not seen'}: {found.what}",
+            f"{found.do}; ./mobula ssh {host.name} -- zpool status tank",
+        )
 
 
 def _service_findings(host: Host, services: Mapping[str, ServiceFacts]) -> Iterable[Finding]:

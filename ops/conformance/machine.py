@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
+from mobula.pool.zpool_status import Node, NotUnderstood, parse_status
 from ops.catalog import services_of
 from ops.conformance.model import Finding, Listener, Machine, Unit
 from ops.conformance.wanted import packages_of, ports_of, secrets_of, users_of
@@ -297,36 +297,20 @@ def _layout(host: Host, status: str, disks: Sequence[str], look: str) -> Iterato
         yield Finding(host.name, f"disk {disk} of its pool is {state}", look, "CL-63")
 
 
-ERRORS = ("read errors", "write errors", "checksum errors")
-"""columns of `zpool status`"""
-
-
 def read_pool(status: str) -> tuple[list[tuple[str, ...]], list[str], list[tuple[str, str]]]:
     """Of ``zpool status``: disks by raidz2 vdev, spares, and disks with their state if it is not as it should be."""
-    vdevs: list[list[str]] = []
-    spares: list[str] = []
-    troubled: list[tuple[str, str]] = []
-    in_spares = False
-    for line in status.partition("config:")[2].splitlines():
-        found = re.match(r"\s+(\S+)(?:\s+(\S+))?(?:\s+(\d\S*)\s+(\d\S*)\s+(\d\S*))?", line)
-        if not found or found[1] == "NAME":
-            continue
-        name, state = found[1], found[2] or ""
-        if name.startswith("raidz2-") or name == "raidz2":
-            vdevs.append([])
-        elif name == "spares":
-            in_spares = True
-        elif name.startswith("/") and in_spares:
-            spares.append(name)
-            if state != "AVAIL":
-                troubled.append((name, state))
-        elif name.startswith("/") and vdevs:
-            vdevs[-1].append(name)
-            errors = [
-                f"{count} {kind}"
-                for count, kind in zip(found.groups()[2:], ERRORS, strict=True)
-                if count not in {None, "0"}
-            ]
-            if state != "ONLINE" or errors:
-                troubled.append((name, " with ".join(filter(None, [state, ", ".join(errors)]))))
-    return [tuple(vdev) for vdev in vdevs], spares, troubled
+    try:
+        pool = parse_status(status, "tank")
+    except NotUnderstood:
+        return [], [], []
+    vdevs = [vdev for vdev in pool.vdevs if vdev.kind == "raidz2"]
+    troubled = [(leaf.name, trouble) for vdev in vdevs for leaf in vdev.leaves() if (trouble := _trouble(leaf))]
+    troubled += [(spare.name, spare.state) for spare in pool.spares if spare.state != "AVAIL"]
+    return [tuple(leaf.name for leaf in vdev.leaves()) for vdev in vdevs], [s.name for s in pool.spares], troubled
+
+
+def _trouble(disk: Node) -> str:
+    """Its state and errors; empty if all is as it should be."""
+    counts = {"read": disk.read_errors, "write": disk.write_errors, "checksum": disk.checksum_errors}
+    errors = ", ".join(f"{count} {kind} errors" for kind, count in counts.items() if count)
+    return " with ".join(filter(None, [disk.state, errors])) if disk.state != "ONLINE" or errors else ""

@@ -1,13 +1,12 @@
 """Runs on a host (piped into its python3, standard library only): looks at the services named in argv[1], prints JSON.
 
-Input: ``{"pool", "services": [{"name", "unit", "url", "config"}]}``; output: see `ops.status`.
+Input: ``{"services": [{"name", "unit", "url", "config"}]}``; output: see `ops.status`.
 """
 
 import hashlib
 import json
 import os
 import pathlib
-import re
 import ssl
 import subprocess
 import sys
@@ -83,32 +82,6 @@ def service_facts(service: Facts) -> Facts:
     return facts
 
 
-DISK = re.compile(r"^\s+/\S*?(\w+)\s+([A-Z]+)[^\S\n]*((?:\d\S*[^\S\n]*){0,3})", re.MULTILINE)
-"""a line of `zpool status`: disk, state, how many errors of reading, writing, checksums"""
-WELL = ("ONLINE", "AVAIL", "INUSE")
-
-
-def failed_disks(said: str) -> "list[str]":
-    """Of `zpool status`: disks that are not as they should be, or had errors."""
-    return [disk for disk, state, errors in DISK.findall(said) if state not in WELL or set(errors.split()) - {"0"}]
-
-
-def pool_facts() -> Facts:
-    """ZFS's own words: name, health, sizes in bytes; what it is at; how many spares work."""
-    listed = text_of("zpool", "list", "-H", "-o", "health,capacity").split()
-    said = text_of("zpool", "status")
-    scan = [line.strip() for line in said.partition("scan:")[2].partition("config:")[0].splitlines()]
-    return {
-        "health": listed[0] if len(listed) == 2 else "no pool",
-        "used": listed[1] if len(listed) == 2 else "",
-        "scan": " ".join(filter(None, scan)),
-        "spares_in_use": said.count("INUSE"),
-        "failed": [
-            disk for disk, state, errors in DISK.findall(said) if state not in WELL or set(errors.split()) - {"0"}
-        ],
-    }
-
-
 def days_left(path: pathlib.Path) -> "int | None":
     """Of a certificate's life."""
     ends = text_of("openssl", "x509", "-noout", "-enddate", "-in", str(path)).partition("=")[2]
@@ -120,14 +93,12 @@ def days_left(path: pathlib.Path) -> "int | None":
 
 def main() -> None:
     wanted = json.loads(sys.argv[1])
-    result: Facts = {"services": {}, "release": None, "pool": None, "cluster": None}
+    result: Facts = {"services": {}, "release": None, "cluster": None}
     current = pathlib.Path("/opt/mobula/current")
     if current.is_symlink():
         result["release"] = current.readlink().name
     for service in wanted["services"]:
         result["services"][service["name"]] = service_facts(service)
-    if wanted["pool"] == "storage":
-        result["pool"] = pool_facts()
     if wanted["cluster_url"]:
         result["cluster"] = fetch(wanted["cluster_url"])
     room = os.statvfs("/")

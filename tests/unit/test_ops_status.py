@@ -50,14 +50,19 @@ def healthy() -> dict[str, Facts]:
     leased = {"healthy": True, "lease": {"kind": "beat", "left_s": 0.9}}
     common = {
         "release": VERSION,
-        "pool": None,
         "disk_free_bytes": 1 << 30,
         "disk_size_bytes": 2 << 30,
         "certificate_days_left": {"host.pem": 3649},
     }
-    pool = {"health": "ONLINE", "used": "1%", "scan": "none requested", "spares_in_use": 0}
+    pool = {
+        "healthy": True, "why": "", "config_digest": "d1", "state": "ONLINE", "used_percent": 1, "findings": [],
+        "scan": {"kind": "", "running": False, "percent": None}, "spares": {"available": 2, "in_use": 0},
+    }  # fmt: skip
     return {
-        "lab-a-storage-01": {**common, "pool": pool, "services": {"zfs": service(), "storage": service(ours)}},
+        "lab-a-storage-01": {
+            **common,
+            "services": {"zfs": service(), "pool-agent": service(pool), "storage": service(ours)},
+        },
         "lab-a-metadata-01": {**common, "services": {"patroni": patroni(role="primary"), "guard": service(leased)}},
         "lab-b-metadata-01": {
             **common,
@@ -102,8 +107,16 @@ def test_a_region_in_which_all_is_well_has_nothing_to_say() -> None:
 
 STORAGE = "lab-a-storage-01"
 GONE = "./mobula plan says whether it is gone; ./mobula up mends it"
-DISKS = f"./mobula up takes new disks into use; ./mobula ssh {STORAGE} -- zpool status tank"
+NEW_DISK = f"put a new disk in; ./mobula ssh {STORAGE} -- zpool status tank"
 WAIT = "wait half a minute for Patroni; then ./mobula logs <host> patroni"
+
+
+def of_pool(**values: Any) -> Callable[[dict[str, Facts]], object]:
+    """A change of what the pool agent says."""
+    return lambda facts: facts[STORAGE]["services"]["pool-agent"]["status"].update(values)
+
+
+SPARED = [{"what": "disk d03 has 0 bytes; spare d13 stands for it", "do": "put a new disk in"}]
 
 
 def of_storage(**values: Any) -> Callable[[dict[str, Facts]], object]:
@@ -127,16 +140,20 @@ def of_storage(**values: Any) -> Callable[[dict[str, Facts]], object]:
             Finding(STORAGE, f"has no release, wanted is {VERSION}", "./mobula up installs it"),
         ),
         (
-            lambda facts: facts[STORAGE]["pool"].update(health="DEGRADED"),
-            Finding(STORAGE, "its ZFS pool is DEGRADED", DISKS),
+            of_pool(healthy=False, why="disk d03 and so on", state="DEGRADED", findings=SPARED),
+            Finding(STORAGE, "ZFS pool DEGRADED: disk d03 has 0 bytes; spare d13 stands for it", NEW_DISK),
         ),
         (
-            lambda facts: facts[STORAGE]["pool"].update(failed=["d03"]),
-            Finding(STORAGE, "its ZFS pool is ONLINE, failed: d03", DISKS),
+            of_pool(healthy=False, state="", findings=[{"what": "there is no pool tank", "do": "put a new disk in"}]),
+            Finding(STORAGE, "ZFS pool not seen: there is no pool tank", NEW_DISK),
         ),
         (
-            lambda facts: facts[STORAGE].update(pool=None),
-            Finding(STORAGE, "its ZFS pool is no pool", DISKS),
+            of_pool(healthy=False, why="the pool was last seen 300 s ago"),
+            Finding(STORAGE, "pool-agent: the pool was last seen 300 s ago", f"./mobula logs {STORAGE} pool-agent"),
+        ),
+        (
+            lambda facts: facts[STORAGE]["services"]["pool-agent"].update(status={"error": "timed out"}),
+            Finding(STORAGE, "pool-agent: timed out", f"./mobula logs {STORAGE} pool-agent"),
         ),
         (
             lambda facts: facts[STORAGE].update(certificate_days_left={"host.pem": 12}),
@@ -246,7 +263,7 @@ def test_for_people_it_is_a_line_for_each_host_and_then_what_to_do() -> None:
     assert lines[0] == f"region lab  profile small  version {VERSION}  NOT OK"
     assert lines[2:6] == [
         "lab-a-metadata-01  10.77.1.41   leader        leased by beat    patroni guard",
-        "lab-a-storage-01   10.77.1.41   ONLINE        1% full           zfs STORAGE!",
+        "lab-a-storage-01   10.77.1.41   ONLINE        1% full           zfs pool-agent STORAGE!",
         "lab-b-metadata-01  10.77.2.41   sync_standby  lag 0 B           patroni",
         "lab-c-metadata-01  10.77.3.41   -                               UNREACHABLE",
     ]
@@ -254,6 +271,23 @@ def test_for_people_it_is_a_line_for_each_host_and_then_what_to_do() -> None:
         "! lab-c-metadata-01: does not answer by SSH: gone",
         "  -> " + GONE,
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "role", "note"),
+    [
+        ({"scan": {"kind": "resilver", "running": True, "percent": 12.5}, "spares": {"available": 1, "in_use": 1}, "state": "DEGRADED"},
+         "DEGRADED", "1% full, resilver 12.5% done, 1 spares in use"),
+        ({"scan": {"kind": "scrub", "running": True, "percent": None}}, "ONLINE", "1% full, scrub running"),
+        ({"scan": None, "used_percent": None, "state": ""}, "no pool", ""),
+        ({"spares": "two"}, "unknown", ""),
+    ],
+)  # fmt: skip
+def test_a_storage_hosts_line_is_what_its_pool_agent_says(said: Facts, role: str, note: str) -> None:
+    facts = healthy()
+    of_pool(**said)(facts)
+    line = next(h for h in judge(facts).hosts if h.name == STORAGE)
+    assert (line.role, line.note) == (role, note)
 
 
 def test_a_region_without_hosts_has_a_table_too() -> None:

@@ -2,18 +2,22 @@
 """`zfs_pool`: raidz2 vdevs and hot spares from the disks of a folder; never touches a disk that is not blank or ours.
 
 Decided by a pure planner (`plan`): what is wanted and what was observed give commands, or a refusal that names the disk.
-A pool is ours if its property ``mobula:owner`` says region and host. Destroying is not among the things this module can do.
+A pool is ours if its property ``mobula:owner`` says region and host. Destroying is not among the things this module can do, nor is anything
+about disks that have failed: that is the pool agent's (`mobula.pool`), with which it shares what it knows of disks and of zpool's words.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+
+# Not Ansible's own: the folder src/mobula/pool, named in ansible.cfg.
+from ansible.module_utils.disks import is_blank
+from ansible.module_utils.zpool_status import OWNER_PROPERTY as PROPERTY
+from ansible.module_utils.zpool_status import NotUnderstood, parse_status
 
 DOCUMENTATION = """
 module: zfs_pool
@@ -35,10 +39,7 @@ EXAMPLES = """
 RETURN = """
 items: {description: "Commands that were run, or would be in check mode", returned: always, type: list, elements: str}
 """
-LABEL_BYTES = 512 * 1024
-"""ZFS keeps two 256 KiB labels at each end of a disk"""
 WIDTH_MIN = 4
-PROPERTY = "mobula:owner"
 
 
 class Refused(Exception):
@@ -61,7 +62,6 @@ class Observed:
     disks: dict = field(default_factory=dict)
     owner: str | None = None
     members: frozenset = frozenset()
-    spares: frozenset = frozenset()
     datasets: frozenset = frozenset()
 
 
@@ -110,45 +110,18 @@ def plan(wanted: Wanted, observed: Observed) -> list:
             f"use pool {wanted.name!r} for {wanted.owner}: its owner is {observed.owner or 'not named'}; "
             "if its data is not needed, destroy it by hand first"
         )
-    else:
-        commands += replacements(wanted.name, observed)
     if dataset not in observed.datasets:
         commands.append(["zfs", "create", dataset])
     return commands
 
 
-def replacements(pool: str, observed: Observed) -> list:
-    """New, blank disks in the places of failed ones, handed to the pool."""
-    commands = []
-    for path in sorted(path for path, blank in observed.disks.items() if blank and path in observed.members):
-        if path in observed.spares:
-            commands += [["zpool", "remove", pool, path], ["zpool", "add", pool, "spare", path]]
-        else:
-            commands.append(["zpool", "replace", pool, path])
-    return commands
-
-
-def read_spares(status: str) -> frozenset:
-    """Disks below the line ``spares`` of ``zpool status``."""
-    return read_members(status.partition("\n\tspares\n")[2] or status.partition("        spares\n")[2])
-
-
-def read_members(status: str) -> frozenset:
-    """Disks named in ``zpool status``: paths of every line that begins with one."""
-    return frozenset(re.findall(r"^\s+(/\S+)", status, re.MULTILINE))
-
-
-def is_blank(path: Path) -> bool:
-    """No label where ZFS (or a partition table) would have one. A disk without room for labels has failed: that is not blank."""
-    with path.open("rb") as disk:
-        size = disk.seek(0, os.SEEK_END)
-        if size < 2 * LABEL_BYTES:
-            return False
-        for start in (0, max(0, size - LABEL_BYTES)):
-            disk.seek(start)
-            if any(disk.read(LABEL_BYTES)):
-                return False
-    return True
+def members_of(status: str, name: str) -> frozenset:
+    """Disks of the pool, spares too."""
+    try:
+        pool = parse_status(status, name)
+    except NotUnderstood:
+        return frozenset()
+    return frozenset(leaf.name for node in (*pool.vdevs, *pool.spares) for leaf in node.leaves())
 
 
 def run(argv: list) -> subprocess.CompletedProcess:
@@ -168,8 +141,7 @@ def observe(wanted: Wanted, folder: Path) -> Observed:
     return Observed(
         disks={str(p): is_blank(p) for p in paths},
         owner="" if value == "-" else value,
-        members=read_members(status),
-        spares=read_spares(status),
+        members=members_of(status, wanted.name),
         datasets=frozenset(datasets) - {wanted.name},
     )
 

@@ -121,7 +121,9 @@ def standing(region: str, zones: Mapping[str, int], state_dir: Path) -> list[tup
 
 
 def fail_disk(state_dir: Path, host: str, disk: str) -> None:
-    """A storage host's disk reads and writes no more: its file is cut to nothing.
+    """A storage host's disk reads and writes no more: its file is cut to nothing, and one without a byte lies there instead.
+
+    The first takes what it has from the ZFS that runs; the second stays empty, when that ZFS writes on to the first.
 
     Raises:
         NotThere: no such host, or it has no such disk.
@@ -131,5 +133,8 @@ def fail_disk(state_dir: Path, host: str, disk: str) -> None:
         raise NotThere(
             f"fail disk {disk!r} of {host}: it has {', '.join(sorted(p.name for p in folder.iterdir())) or 'no disks'}"
         )
+    dead = folder / f".{disk}.dead"
+    dead.touch()
     with (folder / disk).open("r+b") as handle:
         handle.truncate(0)
+    dead.rename(folder / disk)
