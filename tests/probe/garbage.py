@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mobula.core.clock import SystemClock
 from mobula.metadata.collecting import Collecting, Counts
 from mobula.metadata.model import Entry, Group, Kind, Precondition, StorageServer
@@ -152,6 +154,35 @@ class Region:
             source_directory, source, directory, replace(source, name=name, reference=None),
             group_epoch=await self.epoch(source.group), parent_is_root=True,
         )  # fmt: skip
+
+    async def break_link(self, source: str, steps: int) -> None:
+        """A link whose process dies after its first or second step."""
+        entry = await self.look(source)
+        assert entry is not None
+        assert entry.object_id is not None
+        names = [(uuid.uuid4(), "broken"), (entry.object_id, source)]
+        document = msgspec.json.encode([{"reference": str(r), "directory": self.stor, "name": n} for r, n in names])
+        key = str(entry.object_id)
+        home, here, vnode = self.collecting.home(entry.object_id), shard_of(self.stor), vnode_of(self.stor)
+        sql = "SELECT * FROM metadata.add_references($1, $2, $3)"
+        await self.metadata.call(home, sql, vnode_of(key), key, document.decode(), writes=True)
+        if steps > 1:
+            sql = "SELECT * FROM metadata.share_entry($1, $2, $3, $4)"
+            await self.metadata.call(here, sql, vnode, self.stor, source, entry.object_id, writes=True)
+
+    async def aged(self, pace: Pace) -> None:
+        """Wait until every file is older than the sweeper wants it."""
+        older_s = int(pace.commit_deadline_s) + 1
+
+        async def young() -> int:
+            pages = [
+                await self.storage.list_files(self.address(host), after="", older_s=older_s) for host in self.hosts
+            ]
+            return sum(page.looked_at - len(page.files) for page in pages)
+
+        async with asyncio.timeout(BOUND_S):
+            while await young():  # noqa: ASYNC110 (the time is the file system's)
+                await asyncio.sleep(0.05)
 
     async def look(self, name: str) -> Entry | None:
         return (await self.metadata.lookup(self.stor, name)).entry

@@ -21,7 +21,6 @@ from mobula.metadata import two_shards
 from mobula.metadata.collecting import LONG_AGO, Collecting, Reference, Undecided
 from mobula.metadata.model import SourceChanged, Unavailable
 from mobula.metadata.shard_map import vnode_of
-from mobula.wire.http_client import Address
 from mobula.wire.zookeeper import Client
 from mobula.workers import collector as collector_module
 from mobula.workers.app import Worker
@@ -266,23 +265,7 @@ async def test_a_link_that_broke_off_neither_costs_its_source_nor_keeps_its_byte
 ) -> None:
     """Steps 1: the references are there; 2: the source's entry has its own too."""
     entry = await region.put("source")
-    calls = 0
-
-    async def row(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        if calls == steps:
-            raise garbage.Crash
-        calls += 1
-        return await original(*args, **kwargs)
-
-    async def no_entry(*_args: Any, **_kwargs: Any) -> bool:
-        raise garbage.Crash
-
-    original, region.metadata._row = region.metadata._row, row  # type: ignore[method-assign]
-    region.metadata._put_entry = no_entry  # type: ignore[method-assign]
-    with pytest.raises(garbage.Crash):
-        await region.link("source", "link")
-    del region.metadata._row, region.metadata._put_entry
+    await region.break_link("source", steps)
     await sweep_references(region)
     assert await left_references(region) == 2  # too young to tell
     if dropped_first:
@@ -368,23 +351,9 @@ async def test_a_link_that_comes_back_to_an_old_reference_saves_it_from_the_swee
 # files that nothing names
 
 
-async def all_old(region: Region) -> None:
-    """Wait until every file is old enough."""
-    older_s = int(QUICK.commit_deadline_s) + 1
-    addresses = [Address(host.server.address, host.server.port) for host in region.hosts.values()]
-
-    async def young() -> int:
-        pages = [await region.storage.list_files(address, after="", older_s=older_s) for address in addresses]
-        return sum(page.looked_at - len(page.files) for page in pages)
-
-    async with asyncio.timeout(garbage.BOUND_S):
-        while await young():  # noqa: ASYNC110 (the time is the file system's)
-            await asyncio.sleep(0.05)
-
-
 async def sweep_files(region: Region) -> None:
     """A walk over all hosts, when all that is there is old enough."""
-    await all_old(region)
+    await region.aged(QUICK)
     for host in region.hosts:
         await region.file_sweeper(host, QUICK).turn()
 
@@ -495,7 +464,7 @@ async def test_more_orphans_than_there_may_be_end_the_walk_and_are_said(region: 
     def here() -> int:
         return sum(host in where for where in region.files().values())
 
-    await all_old(region)
+    await region.aged(QUICK)
     count = here()
     for left in (count - 2, count - 4):
         await sweeper.turn()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import uuid
@@ -32,7 +33,7 @@ SEEDS = int(os.environ.get("MOBULA_LONG", "3"))
 CLIENTS = 5
 OPERATIONS = 60
 NAMES = 6
-ALL_AT_ONCE = Pace(grace_s=0.001, commit_deadline_s=3.0, batch=4)
+ALL_AT_ONCE = Pace(grace_s=0.001, commit_deadline_s=3.0, batch=16)
 """files and references count from 3 s on, far longer than any client here takes from its bytes to their name"""
 
 
@@ -174,34 +175,51 @@ async def test_a_worker_that_dies_at_any_step_costs_nothing_and_leaves_nothing(r
         stored[str(entry.object_id)] = entry.size_bytes
         return entry
 
-    steps, passes, survived = 0, 0, 0
-    while survived < 2:
-        for how in ("before", "after"):
-            n = f"{steps}-{how}"
-            for name in ("dropped", "replaced", "shared", "twice"):
-                await put(f"{name}-{n}")
-            await region.link(f"shared-{n}", f"link-{n}")
-            await region.link(f"twice-{n}", f"again-{n}", elsewhere)
-            await region.delete(f"dropped-{n}")
-            kept.append(await put(f"replaced-{n}"))
-            shared = await region.look(f"link-{n}")
-            assert shared is not None
-            kept.append(shared)
-            await region.delete(f"shared-{n}")
-            await region.delete(f"twice-{n}")
-            await region.metadata.delete_object(elsewhere, f"again-{n}", precondition=garbage.ALWAYS)
-            orphan = await region.store(b"nobody's")
-            stored[str(orphan.object_id)] = orphan.size_bytes
-            for work in (workers.turn, workers.sweep_files):
+    async def scenario(n: str) -> None:
+        for name in ("dropped", "replaced", "shared", "twice", "begun", "half"):
+            await put(f"{name}-{n}")
+        await region.link(f"shared-{n}", f"link-{n}")
+        await region.link(f"twice-{n}", f"again-{n}", elsewhere)
+        await region.break_link(f"begun-{n}", 1)
+        await region.break_link(f"half-{n}", 2)
+        await region.delete(f"dropped-{n}")
+        kept.append(await put(f"replaced-{n}"))
+        for name in ("link", "begun"):
+            entry = await region.look(f"{name}-{n}")
+            assert entry is not None
+            kept.append(entry)
+        for name in ("shared", "twice", "half"):
+            await region.delete(f"{name}-{n}")
+        await region.metadata.delete_object(elsewhere, f"again-{n}", precondition=garbage.ALWAYS)
+        orphan = await region.store(b"nobody's")
+        stored[str(orphan.object_id)] = orphan.size_bytes
+
+    async def die_at_each_step(
+        work: Callable[[Fate], Awaitable[object]], before: Callable[[str], Awaitable[None]]
+    ) -> int:
+        """Until it gets through, from before its first step to after its last one; answers how many steps it had."""
+        for step in itertools.count():
+            died = 0
+            for how in ("before", "after"):
+                await before(f"{work.__name__}-{step}-{how}")
                 try:
-                    await work(dies_at(steps, how))
-                    survived += work == workers.turn
+                    await work(dies_at(step, how))
                 except Crash:
-                    passes += 1
-            assert all(await asyncio.gather(*(region.whole(entry) for entry in kept[-20:])))
-        steps += 1
-    assert steps > 10
-    assert passes > 2 * steps
+                    died += 1
+                assert all(await asyncio.gather(*(region.whole(entry) for entry in kept[-20:])))
+            if not died:
+                return step
+        raise AssertionError
+
+    async def nothing_new(_: str) -> None:
+        return
+
+    for number in range(3):
+        await scenario(f"{number}")
+    assert await die_at_each_step(workers.turn, scenario) > 20
+    await region.aged(ALL_AT_ONCE)
+    assert await die_at_each_step(workers.turn, nothing_new) > 10
+    assert await die_at_each_step(workers.sweep_files, nothing_new) > 10
     await drain(workers)
     for entry in kept:
         assert await region.whole(entry)
