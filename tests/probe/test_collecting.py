@@ -34,7 +34,7 @@ pytestmark = pytest.mark.probe
 
 OLD = dt.timedelta(hours=7)
 QUICK = Pace(grace_s=0.001, commit_deadline_s=1.5)
-"""what is two seconds old may be an orphan; a transaction may take 0.75 s"""
+"""what is two seconds old may be an orphan"""
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,12 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     orphans_max: int = 10_000
     """removed in one walk over a storage host's files; more are left to the next walk, and somebody should look why"""
 
+    @property
+    def patience_s(self) -> float:
+        """How old a transaction may be that goes on while something is concluded from what is not there: far less than the half of the
+        deadline that has passed since the last moment at which a commit of old bytes was sent."""
+        return self.commit_deadline_s / 4
+
 
 class WorkerConfig(Pace, frozen=True, kw_only=True):
     """Of one worker."""

@@ -104,7 +104,7 @@ class FileSweeper:
 
     async def _orphans(self, files: tuple[StoredFile, ...]) -> list[StoredFile]:
         by_id: dict[uuid.UUID, StoredFile] = {uuid.UUID(file.object_id): file for file in files}
-        unknown = await self._collecting.unknown(list(by_id), patience_s=self._pace.commit_deadline_s / 2)
+        unknown = await self._collecting.unknown(list(by_id), patience_s=self._pace.patience_s)
         return [file for file in files if uuid.UUID(file.object_id) in unknown]
 
     async def _remove(self, file: StoredFile) -> None:

@@ -83,7 +83,7 @@ class Sweeper:
         """Whether its name has it; None: can't be said now."""
         async with self._slots:
             try:
-                return await self._collecting.holds(reference, patience_s=self._pace.commit_deadline_s / 2)
+                return await self._collecting.holds(reference, patience_s=self._pace.patience_s)
             except (Unavailable, OutcomeUnknown) as error:
                 self._why = f"a reference was not looked at: {error}"
                 return None
