@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from mobula.core.paths import PATH_BYTES_MAX, InvalidPath, parse
 from mobula.metadata import two_shards
+from mobula.metadata.collecting import Collecting, Garbage, Released
 from mobula.metadata.directory import Directory
 from mobula.metadata.model import (
     DirectoryMissing,
@@ -343,11 +344,16 @@ async def test_bytes_are_garbage_when_their_last_name_is_given_up_and_repeats_do
     assert linked is not None
     assert linked.reference is not None
     sql = "SELECT object_id FROM metadata.garbage WHERE account = $1"
-    assert not await store.release(number, number, entry)
-    assert not await store.release(number, number, entry)
-    assert not await store.release(number, uuid.uuid4(), entry)
-    assert await store.release(number, linked.reference, entry)
-    assert not await store.release(number, linked.reference, entry)
+    lost = Garbage(0, account, number, 5, bytes(16), group.id, 1)
+    collecting = Collecting(store)
+
+    async def give_up(*references: uuid.UUID) -> int:
+        return await collecting.give_up(collecting.home(number), [Released(r, lost) for r in references])
+
+    assert await give_up(number) == 0
+    assert await give_up(number, uuid.uuid4(), number) == 0
+    assert await give_up(linked.reference) == 1
+    assert await give_up(linked.reference) == 0
     assert [len(await shards.sql(n, sql, account)) for n in (1, 2)].count(1) == 1
 
 
@@ -356,13 +362,14 @@ async def test_of_two_that_give_up_the_last_two_names_one_makes_the_garbage(
 ) -> None:
     for _ in range(10):
         number, names = uuid.uuid4(), [uuid.uuid4(), uuid.uuid4()]
-        entry = Entry("a", Kind.OBJECT, NOON, size_bytes=5, md5=bytes(16), object_id=number, account=uuid.uuid4())
+        lost = Garbage(0, uuid.uuid4(), number, 5, bytes(16), 1, 1)
         made = json.dumps([{"reference": str(r), "directory": "/d", "name": "a"} for r in names])
         shard_number, vnode = number_of(str(number)), vnode_of(str(number))
         await store.call(
             shard_number, "SELECT * FROM metadata.add_references($1, $2, $3)", vnode, str(number), made, writes=True
         )
-        assert sorted(await asyncio.gather(*(store.release(number, r, entry) for r in names))) == [False, True]
+        releases = (Collecting(store).give_up(shard_number, [Released(r, lost)]) for r in names)
+        assert sorted(await asyncio.gather(*releases)) == [0, 1]
 
 
 async def test_sub_users_come_with_their_account_and_with_keys_of_their_own(

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -399,5 +400,55 @@ async def test_what_was_acknowledged_survives_a_kill_and_the_loss_of_every_unsyn
                     await read(client, storage.address, object_id, data)
         ids = {path.name.partition(".")[0] for path in storage.files()}
         assert ids - busy.there.keys() <= busy.asked
+    finally:
+        end(storage)
+
+
+async def test_files_are_listed_in_pages_to_who_may_and_only_old_ones(own_storage: Storage) -> None:
+    bodies = [os.urandom(size) for size in (10, 70_000)] * 3
+    async with speaking() as client:
+        names = set()
+        for body in bodies:  # the small ones are in the log still
+            object_id = new_id()
+            await client.put(own_storage.address, ACCOUNT, object_id, body)
+            names.add((ACCOUNT, object_id, len(body), md5(body).hex()))
+        page = await client.list_files(own_storage.address, after="", older_s=0)
+        assert {(f.account, f.object_id, f.size_bytes, f.md5) for f in page.files} == names
+        assert (page.looked_at, page.next) == (len(names), "")
+        assert all(0 <= f.age_s <= BOUND_S for f in page.files)
+        assert (await client.list_files(own_storage.address, after="", older_s=3600)).files == ()
+        with pytest.raises(StorageRefused, match="InvalidMarker"):
+            await client.list_files(own_storage.address, after="../x", older_s=0)
+    async with speaking("00" * 32) as stranger:
+        with pytest.raises(StorageRefused):
+            await stranger.list_files(own_storage.address, after="", older_s=0)
+
+
+@pytest.mark.parametrize("older", ["-1", "x", "1e3", "9" * 40, "\u0663"])
+async def test_a_listing_of_files_older_than_nonsense_is_refused(storage: Storage, older: str) -> None:
+    grant = Grant("GET", "*", None, int(time.time()) + 60, "test")
+    http = HttpClient()
+    target = f"/objects?{urlencode({'older_s': older})}"
+    response = await http.request(
+        storage.address, "GET", target, headers=[(HEADER, sign(bytes.fromhex(KEY_TEXT), grant))]
+    )
+    assert response.status == 400
+    await response.body()
+    await http.close()
+
+
+async def test_a_small_file_that_is_deleted_while_its_log_stands_stays_away_after_a_crash(tmp_path: Path) -> None:
+    storage = start(tmp_path)
+    object_id = new_id()
+    try:
+        async with speaking() as client:
+            await client.put(storage.address, ACCOUNT, object_id, b"small")
+            await client.delete(storage.address, ACCOUNT, object_id, 5, md5(b"small"))
+    finally:
+        end(storage)
+    storage = start(tmp_path)
+    try:
+        async with speaking() as client:
+            assert (await client.list_files(storage.address, after="", older_s=0)).files == ()
     finally:
         end(storage)

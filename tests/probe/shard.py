@@ -60,6 +60,14 @@ class Shards:
         finally:
             await connection.close()
 
+    async def sql_script(self, shard: int, statements: str) -> None:
+        """Several statements of the superuser, without an answer."""
+        connection = await self.servers[shard - 1].connect(database="mobula")
+        try:
+            await connection.execute(statements)
+        finally:
+            await connection.close()
+
 
 def certificates(at: Path) -> None:
     """A CA, a certificate of 127.0.0.x servers and one of the client `mobula`: ca.pem, host.pem .key, client.pem .key."""

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 HEADER = "x-mobula-capability"
+LISTING = "*"
+"""stands for the object id where a server is asked which files it has"""
 
 _FORM = re.compile(r"1;([0-9]{1,12});([A-Za-z0-9_.:-]{1,128});([0-9a-f]{64})", re.ASCII)
 _CALLER = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)

@@ -189,6 +189,11 @@ class PostgresMetadata:
         """The shard map is known."""
         return self._map is not None
 
+    @property
+    def map(self) -> shard_map.ShardMap | None:
+        """As last read, None until then."""
+        return self._map
+
     async def call(self, shard: int, sql: str, *args: object, writes: bool, deadline: float | None = None) -> list[Any]:
         """Rows of one statement on one shard; the first column is ``generation``. Raises what `Shard.call` raises."""
         return await self.shard(shard).call(sql, *args, deadline=deadline or self._deadline(), writes=writes)
@@ -306,16 +311,6 @@ class PostgresMetadata:
             deadline=deadline,
         )
 
-    async def release(self, object_id: uuid.UUID, reference: uuid.UUID, lost: Entry) -> bool:
-        """Give up one name of shared bytes, `lost` said what they were; whether they became garbage. May be repeated."""
-        values = {
-            "account": str(lost.account), "size": lost.size_bytes, "md5": f"\\x{lost.md5.hex()}", "group_id": lost.group,
-            "copies": lost.copies,
-        }  # fmt: skip
-        sql = "SELECT * FROM metadata.release_reference($1, $2, $3, $4)"
-        row = await self._row(str(object_id), sql, reference, _json(values), deadline=self._deadline(), writes=True)
-        return bool(row["garbage"])
-
     async def put_metadata(
         self,
         directory: str,
@@ -421,18 +416,18 @@ class PostgresMetadata:
 
     async def sweep(self) -> int:
         """Finish what a mkdir or rmdir left half-done more than 60 s ago; answers how many directories were finished."""
-        finished = 0
-        for shard in self._map.shards if self._map else ():
-            rows = await self.call(shard, "SELECT * FROM metadata.unfinished_directories($1)", SWEEP_AGE, writes=False)
-            for row in rows:
-                if row["path"] is None:
-                    continue
-                state = two_shards.State(row["state"])
-                plan = two_shards.sweep(two_shards.Row(row["incarnation"], state))
-                there = await self._carry_out(plan, row["path"], None, self._deadline())
-                log.info("half-done directory finished", path=row["path"], was=state.value, there=there)
-                finished += 1
-        return finished
+        return sum([await self.sweep_shard(shard) for shard in (self._map.shards if self._map else ())])
+
+    async def sweep_shard(self, shard: int) -> int:
+        """As `sweep`, of one shard."""
+        rows = await self.call(shard, "SELECT * FROM metadata.unfinished_directories($1)", SWEEP_AGE, writes=False)
+        left = [row for row in rows if row["path"] is not None]
+        for row in left:
+            state = two_shards.State(row["state"])
+            plan = two_shards.sweep(two_shards.Row(row["incarnation"], state))
+            there = await self._carry_out(plan, row["path"], None, self._deadline())
+            log.info("half-done directory finished", path=row["path"], was=state.value, there=there)
+        return len(left)
 
     async def region_init(self, storages: Sequence[StorageServer], shards: int) -> tuple[bool, int, int]:
         """Make the shard map and the placement groups, or bring the groups to these servers. Idempotent.

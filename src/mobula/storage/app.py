@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from urllib.parse import parse_qs
+
+import msgspec
 
 from mobula.core import log
-from mobula.core.capability import HEADER, CapabilityRefused, verify
+from mobula.core.capability import HEADER, LISTING, CapabilityRefused, verify
 from mobula.core.clock import Clock, SystemClock
 from mobula.core.ranges import ByteRange, RangeNotSatisfiable, SeveralRanges, parse_range
 from mobula.storage.commits import Commits
@@ -26,6 +29,7 @@ from mobula.storage.files import (
     ObjectName,
     check_id,
 )
+from mobula.storage.listing import MarkerRefused, Walk
 from mobula.wire.http_exchange import LARGE_BYTES, Request, Response
 
 _SMALL_BYTES = 64 * 1024
@@ -36,6 +40,7 @@ _SILENT_S = 10.0
 
 _ANSWERS: dict[type[Exception], tuple[int, str]] = {
     NameRefused: (400, "InvalidObjectName"),
+    MarkerRefused: (400, "InvalidMarker"),
     CapabilityRefused: (403, "CapabilityRefused"),
     ObjectMissing: (404, "ObjectNotFound"),
     ObjectExists: (409, "ObjectExists"),
@@ -52,6 +57,7 @@ class ObjectServer:
         self._keys = config.keys()
         self._files = files
         self._commits = Commits(files)
+        self._walk = Walk(files.root)
         self._clock = clock
         self._watch: asyncio.Task[None] | None = None
         self._pool_error = ""
@@ -100,7 +106,9 @@ class ObjectServer:
 
     async def _route(self, request: Request, response: Response) -> None:
         parts = request.path.decode("latin-1").split("/")
-        if len(parts) != 4 or parts[1] != "objects":
+        if request.path == b"/objects" and request.method == "GET":
+            await self._list(request, response)
+        elif len(parts) != 4 or parts[1] != "objects":
             await response.send_error(404, "ResourceNotFound", f"{'/'.join(parts)} was not found")
         elif request.method == "PUT":
             await self._put(request, response, parts[2], parts[3])
@@ -117,6 +125,16 @@ class ObjectServer:
                 await self._get(request, response, name)
         else:
             await response.send_error(405, "MethodNotAllowed", f"{request.method} is not for objects")
+
+    async def _list(self, request: Request, response: Response) -> None:
+        """A page of the object files that are older than asked for, for whoever looks for those that nothing names."""
+        self._authorise(request, LISTING, None)
+        query = parse_qs(request.query)
+        after, older_s = query.get("after", [""])[-1], query.get("older_s", ["0"])[-1]
+        if not older_s.isascii() or not older_s.isdigit() or len(older_s) > 12:
+            raise MarkerRefused(f"list files older than {older_s[:40]!r}: a number of seconds is needed")
+        page = await self._on_disk(partial(self._walk.page, after, older_s=int(older_s)))
+        await response.send(200, [("Content-Type", "application/json")], msgspec.json.encode(page))
 
     def _authorise(self, request: Request, object_id: str, size_bytes: int | None) -> None:
         verify(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import random
 from collections.abc import Mapping
@@ -33,7 +32,6 @@ log = structlog.get_logger()
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT")
 OF_STORAGE = "DELETE, GET, HEAD, OPTIONS, PUT"
-SWEEP_PERIOD_S = 30.0
 NOT_YET = frozenset({"jobs", "uploads", "medusa"})
 """parts of the API that are not there yet"""
 CROSSDOMAIN = b"""<?xml version="1.0"?>
@@ -244,7 +242,6 @@ class Service:
         self._webapi = Webapi(
             accounts, Store(self._metadata, storage, self._directory, config.az, pick), config.tokens()
         )
-        self._sweeper: asyncio.Task[None] | None = None
 
     def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
         servers = {}
@@ -262,30 +259,15 @@ class Service:
         self._metadata.start()
         self._tree.start()
         self._directory.start()
-        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     async def stop(self) -> None:
         """End."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
         self._tree.stop()
         self._directory.stop()
         self._metadata.stop()
         await self._http.close()
         await self._auth_http.close()
         await self._zookeeper.stop()
-
-    async def _sweep(self) -> None:
-        """Finish what died half way through a mkdir or rmdir. Idempotent, so every webapi may do it."""
-        while True:
-            await asyncio.sleep(SWEEP_PERIOD_S * (0.5 + random.random()))  # noqa: S311
-            try:
-                finished = await self._metadata.sweep()
-            except model.MetadataError as error:
-                log.info("not swept", why=str(error))
-            else:
-                if finished:
-                    log.info("swept", directories=finished)
 
     def status(self) -> dict[str, object]:
         """Healthy once the shard map is known."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import urlencode
 
 import msgspec
 
-from mobula.core.capability import HEADER, Grant, sign
+from mobula.core.capability import HEADER, LISTING, Grant, sign
 from mobula.core.clock import Clock
 from mobula.core.ranges import ByteRange
 from mobula.wire.http_client import (
@@ -66,6 +67,25 @@ class StorageCapacity(msgspec.Struct, frozen=True):
     size_bytes: int = 0
     available_bytes: int = 0
     why: str = ""
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """An object file on a storage server, as its name and its times say."""
+
+    account: str
+    object_id: str
+    size_bytes: int
+    md5: str
+    age_s: int
+    """since anything of it changed, by that server's clock"""
+
+
+class FilePage(msgspec.Struct, frozen=True):
+    """A part of a storage server's files. `next` asks for the one after it; empty: this was the last."""
+
+    files: tuple[StoredFile, ...]
+    looked_at: int
+    next: str
 
 
 class CopyWriter:
@@ -204,6 +224,17 @@ class StorageClient:
         if response.status != 204:
             raise await _refusal(server, "delete a copy", response)
         await response.body()
+
+    async def list_files(self, server: Address, *, after: str, older_s: int) -> FilePage:
+        """Of the server's files those of the next page that are older than that; begin with an empty `after`. Raises StorageError."""
+        target = f"/objects?{urlencode({'after': after, 'older_s': older_s})}"
+        try:
+            response = await self._http.request(server, "GET", target, headers=self._headers("GET", LISTING, None, ""))
+            if response.status != 200:
+                raise await _refusal(server, "list files", response)
+            return msgspec.json.decode(await response.body(4 << 20), type=FilePage)
+        except (RequestFailed, msgspec.MsgspecError) as error:
+            raise StorageUnavailable(f"list files on {server}: {error}") from error
 
     async def capacity(self, server: Address) -> StorageCapacity:
         """Raises StorageUnavailable."""

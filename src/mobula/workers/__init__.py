@@ -1,0 +1,1 @@
+"""Background work: garbage collection, and the sweeper of what died half way."""
