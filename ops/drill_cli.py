@@ -50,7 +50,9 @@ def run(name: str, variant: str | None, az: str | None, seed: int | None, hold_s
         wanted = dataclasses.replace(wanted, hold_s=hold_s)
     folder = region.state_dir / "drill" / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{chosen}"
     with lock(region, "drill run"):
-        record = engine.run(region, wanted, chosen, folder, seed or secrets.randbelow(10**6), Progress())
+        record = engine.run(
+            region, wanted, chosen, folder=folder, seed=seed or secrets.randbelow(10**6), progress=Progress()
+        )
     click.echo(f"{len(record.history)} operations; {record.proof}; {record.troubles}; {folder}")
 
 

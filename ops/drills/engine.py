@@ -88,7 +88,7 @@ def preflight(region: Region, progress: Progress) -> Status:
     return seen
 
 
-def run(region: Region, drill: Drill, variant: str, folder: Path, seed: int, progress: Progress) -> Recorded:
+def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, progress: Progress) -> Recorded:
     """Do it. `folder` takes the clients' histories and logs.
 
     Raises:
