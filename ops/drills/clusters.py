@@ -1,10 +1,10 @@
 """Linearizability of a register by the zones of its values (Gibbons and Korach): a sort, no search. Pure.
 
-All that speaks of one value (its write, its reads) is a cluster, and in any order that explains the history a cluster stands together. A
-write that needed a value follows that value's cluster directly, so such clusters are welded to a chain, in one order only. Of two chains one is
-wholly before the other; it can't be before if anything of the other ended before something of it began. So with `first` the earliest end
-in a chain and `last` the latest beginning, chains A and B contradict each other if first(A) < last(B) and first(B) < last(A); if
-no two do, there is an order of all (a longer cycle would have first(A) < first(C) < ... < first(A)).
+All that speaks of one value (its write, its reads) is a cluster, and in any order that explains the history a cluster stands together.
+A write that needed a value follows that value's cluster directly, so such clusters are welded to a chain, in one order only. Of two
+chains one is wholly before the other; it can't be before if anything of the other ended before something of it began. So with `first`
+the earliest end in a chain and `last` the latest beginning, chains A and B contradict each other if first(A) < last(B) and
+first(B) < last(A); if no two do, there is an order of all (a longer cycle would have first(A) < first(C) < ... < first(A)).
 
 This is exact unless something was, or may have been, deleted (who reads nothing does not say since which delete), or a precondition
 failed (which says only what was not there). Then what is found here is still a contradiction, but nothing found proves nothing.
@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ops.drills.history import short
 from ops.drills.register import Contradiction, Register, Step, What
@@ -47,7 +48,7 @@ def compare(register: Register) -> None:
     chains = _chains(register)
     # A zone is the time in which a chain was surely there; what has none may have been there for a moment between.
     zones = sorted((c for c in chains if c.first.ended_s < c.last.began_s), key=lambda c: c.first.ended_s)
-    for one, other in zip(zones, zones[1:], strict=False):
+    for one, other in pairwise(zones):
         if other.first.ended_s < one.last.began_s:
             raise _apart(one, other)
     firsts = [zone.first.ended_s for zone in zones]

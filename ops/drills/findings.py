@@ -55,7 +55,7 @@ def check(name: str, look: Callable[[], Sequence[Finding]]) -> Checked:
     """Look, and say what it comes to. A look that breaks has shown nothing."""
     try:
         found = tuple(look())
-    except Exception as e:  # noqa: BLE001: whatever broke, the other checks count
+    except Exception as e:  # noqa: BLE001 - whatever broke, the other checks count
         found = (Finding(name, Verdict.UNKNOWN, f"the check itself broke: {type(e).__name__}: {e}"),)
     return Checked(name, worst(f.verdict for f in found), found)
 

@@ -49,21 +49,23 @@ class Step:
         return self.what in (What.PUT, What.SWAP, What.DELETE)
 
 
-class Contradiction(Exception):  # noqa: N818
+class Contradiction(Exception):
     """No register can have had this history: a sentence, and the operations that show it."""
 
-    def __init__(self, what: str, shown: Iterable[Step]) -> None:
+    def __init__(self, what: str, shown: Iterable[Step], *, whole: bool = False) -> None:
+        """`whole`: what is shown is all there was, not just what matters."""
         super().__init__(what)
+        self.whole = whole
         found = {id(step.source): step.source for step in shown if step.source is not None}
         self.shown = sorted(found.values(), key=lambda o: (o.began_s, o.ended_s))
 
 
-class Undecidable(Exception):  # noqa: N818
+class Undecidable(Exception):
     """The history breaks a rule of histories, so that it can't be judged."""
 
 
-def step(operation: Operation) -> Step | None:
-    """What an operation says about its key; None: nothing."""
+def step(operation: Operation, *, weak: bool = False) -> Step | None:
+    """What an operation says about its key; None: nothing. `weak`: a delete does not say that anything was there."""
     o, optional = operation, operation.indeterminate
 
     def made(what: What, needs: str | None, gives: str | None) -> Step:
@@ -76,7 +78,7 @@ def step(operation: Operation) -> Step | None:
         return made(What.NOT, o.expected, None) if conditional and o.status == 412 else None
     if conditional:
         return made(What.SWAP, o.expected, o.value if o.kind == "put_if_match" else None)
-    return made(What.PUT, None, o.value) if o.kind == "put" else made(What.DELETE, None, None)
+    return made(What.PUT if o.kind == "put" or weak else What.DELETE, None, o.value if o.kind == "put" else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,11 @@ class Register:
         return any(s.writes and s.gives is None for s in self.steps)
 
 
-def register(operations: Sequence[Operation], initial: str | None) -> Register:
+def register(operations: Sequence[Operation], initial: str | None, *, weak: bool = False) -> Register:
     """Raises Contradiction if a value was read that nobody had (or can have) written, Undecidable if two wrote one value."""
-    steps = sorted((s for s in map(step, operations) if s is not None), key=lambda s: (s.began_s, s.ended_s))
+    steps = sorted(
+        (s for o in operations if (s := step(o, weak=weak)) is not None), key=lambda s: (s.began_s, s.ended_s)
+    )
     before = Step(What.PUT, None, initial, -inf, -inf, False, None)
     writers: dict[str | None, Step] = {initial: before}
     for written in steps:
