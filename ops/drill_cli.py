@@ -43,17 +43,26 @@ def run(name: str, variant: str | None, az: str | None, seed: int | None, hold_s
 
     from ops.drills import engine  # noqa: PLC0415
     from ops.drills.catalog import drill_of  # noqa: PLC0415
+    from ops.drills.judge import judge  # noqa: PLC0415
+    from ops.drills.looks import look  # noqa: PLC0415
+    from ops.drills.said import EXIT_CODES, text  # noqa: PLC0415
 
     region, wanted = _region(), drill_of(name)
     chosen = wanted.variant(variant or az)
     if hold_s:
         wanted = dataclasses.replace(wanted, hold_s=hold_s)
     folder = region.state_dir / "drill" / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{chosen}"
+    progress = Progress()
     with lock(region, "drill run"):
         record = engine.run(
-            region, wanted, chosen, folder=folder, seed=seed or secrets.randbelow(10**6), progress=Progress()
+            region, wanted, chosen, folder=folder, seed=seed or secrets.randbelow(10**6), progress=progress
         )
-    click.echo(f"{len(record.history)} operations; {record.proof}; {record.troubles}; {folder}")
+        looked = look(region, progress)
+    with progress.step(f"judge {len(record.history):,} operations"):
+        judged = judge(record, looked)
+    click.echo(text(record, judged))
+    click.echo(f"\n{folder}")
+    sys.exit(EXIT_CODES[judged.verdict])
 
 
 @drill.command()

@@ -15,7 +15,7 @@ from mobula.client.settings import from_environment
 from mobula.metadata.shard_map import ShardMap, vnode_of
 from ops.accounts import Administration
 from ops.audit_region import read_shard_map
-from ops.drills.client import ANSWER_S, Key, Plan
+from ops.drills.client import ANSWER_S, Key, Plan, known_body
 from ops.environment import DEMO_ACCOUNT, variables
 from ops.errors import OperatorError
 from ops.region import REPO, Region
@@ -55,7 +55,7 @@ class Objects:
             for directory in self.directories.values():
                 sdk.mkdir(directory)
             for key in self.keys("known", KNOWN_PER_SHARD):
-                sdk.put(key.path, f"known {key.path}".encode() * 8)
+                sdk.put(key.path, known_body(key.path))
 
     def remove(self, region: Region) -> None:
         """All of it."""

@@ -73,6 +73,8 @@ class Expect:
     writes: Mapping[int, float | None]
     served: tuple[str, ...]
     reach: tuple[str, ...]
+    forbidden: tuple[tuple[int, bool], ...] = ()
+    """(shard, whether writes): what must not succeed while the fault holds, as nobody could vouch for it"""
 
 
 def expect(

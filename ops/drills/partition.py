@@ -29,7 +29,8 @@ def act(scene: Scene, variant: str) -> Act:
         deaf = frozenset[tuple[int, int]]().union(*(alone(zone) for zone in scene.zones.values()))
         nothing = dict.fromkeys(scene.shards, NEVER)
         azs = tuple(sorted(scene.zones))
-        return Act((Cut(tuple(sorted(deaf)), "every AZ is alone"),), Expect(nothing, nothing, azs, azs))
+        forbidden = tuple((shard, True) for shard in scene.shards)
+        return Act((Cut(tuple(sorted(deaf)), "every AZ is alone"),), Expect(nothing, nothing, azs, azs, forbidden))
     if variant.startswith("isolate-"):
         az = scene.az_of(scene.zookeeper_leader) if variant == WORST else variant[-1]
         fault = Cut(tuple(sorted(alone(scene.zone(az)))), f"AZ {az} is alone")

@@ -22,7 +22,8 @@ def act(scene: Scene, variant: str) -> Act:
     gone = tuple(host for host in shard.peers() if host != left)
     others: dict[int, float | None] = {number: UNTOUCHED_S for number in scene.shards if number != SHARD}
     reads = {**others, SHARD: NEVER if variant == "async" else BACK_S}
-    return Act((Power(gone),), Expect(reads, {**others, SHARD: NEVER}, scene.clients, scene.clients))
+    forbidden = ((SHARD, True), (SHARD, False)) if variant == "async" else ((SHARD, True),)
+    return Act((Power(gone),), Expect(reads, {**others, SHARD: NEVER}, scene.clients, scene.clients, forbidden))
 
 
 DRILL = Drill("shard-peers", __doc__ or "", ("CL-15", "CL-16", "CL-75", "CL-76"), ("primary", "sync", "async"), act)

@@ -141,6 +141,31 @@ def test_a_disk_that_fails_under_writes_is_replaced_and_nothing_written_is_lost(
     assert zfs.pool().data_errors == ""
 
 
+def test_a_new_disk_in_the_place_of_an_idle_spare_becomes_the_spare(zfs: PrivateZfs, start: Start) -> None:
+    agent = start()
+    zfs.fail_disk("d07")
+    until("it to be said", lambda: f"spare {zfs.disks}/d07 has 0 bytes" in agent.status()["why"], SEEN_S)
+    zfs.new_disk("d07")
+    until("all to be well again", lambda: healed(zfs, agent))
+    zfs.fail_disk("d01")
+    until("the other spare to come in", lambda: zfs.state("d08") == ["ONLINE", "INUSE"], SEEN_S)
+    zfs.fail_disk("d02")
+    until("the new spare to come in", lambda: zfs.state("d07") == ["ONLINE", "INUSE"], SEEN_S)
+
+
+def test_three_disks_of_a_vdev_at_once_are_left_as_they_are(zfs: PrivateZfs, start: Start) -> None:
+    same = zfs.write("object", SIZE_BYTES)
+    zfs.fail_disk("d02")
+    (zfs.disks / "d03").unlink()
+    zfs.new_disk("d05")
+    zfs.run("zpool", "offline", POOL, str(zfs.disks / "d02"))
+    agent = start(well=False)
+    # One too many, blank or not: what they share is not for a program to guess.
+    until("it to be said", lambda: "3 disks of raidz2-0" in agent.status().get("why", ""), SEEN_S)
+    assert zfs.state("d07") == zfs.state("d08") == ["AVAIL"]
+    zfs.run("sh", "-c", same)
+
+
 def test_another_ones_pool_is_left_alone(zfs: PrivateZfs, start: Start) -> None:
     zfs.run("zfs", "set", "mobula:owner=elsewhere/host", POOL)
     agent = start(well=False, period_s=0.2, confirm_s=0.0)

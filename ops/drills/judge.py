@@ -1,0 +1,169 @@
+"""A run's verdict: what was recorded, held against the oracles and against what was expected before. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ops.drills.checks import Span, counts, failed, listing_agrees, no_false_answers, nothing_lost, waits
+from ops.drills.client import known_body
+from ops.drills.engine import Recorded
+from ops.drills.faults import Cut, Freeze, Power
+from ops.drills.findings import Checked, Finding, Verdict, check_all, verdict
+from ops.drills.history import Operation
+from ops.drills.linear import linearizable
+from ops.drills.model import Scene
+from ops.drills.outages import Recovery, error_budget, recoveries
+
+HEALED_S = 30.0
+"""how long after healing anything may be away: machines start, peers catch up and may change their roles"""
+IN_DOUBT_S = 2.0
+"""after the fault, in which what was on its way may still succeed"""
+OUT_OF_DNS_S = 15.0
+FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of a run."""
+
+    verdict: Verdict
+    checked: Sequence[Checked]
+    during: Sequence[Recovery]
+    after: Sequence[Recovery]
+    out_of_dns_s: Mapping[str, float | None]
+    """loadbalancers that were hit: how long public DNS named them; None: it still did at the end of the fault"""
+    takeovers: Mapping[int, int]
+    """by shard: how often another peer became primary while the fault held"""
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [finding for checked in self.checked for finding in checked.findings]
+
+    def worst_s(self, *, writes: bool, served: Iterable[str]) -> float:
+        """The longest outage while the fault held, of those whom service was promised."""
+        return max((r.outage_s for r in self.during if r.writes == writes and r.az in set(served)), default=0.0)
+
+    def worst_after_s(self) -> float:
+        """The longest outage after healing, of anybody."""
+        return max((r.outage_s for r in self.after), default=0.0)
+
+
+def judge(record: Recorded, looked: Sequence[Finding]) -> Judged:
+    """`looked`: what was found on the machines at the end (O4, O8, O10)."""
+    history = [o for o in record.history if o.client != FINAL]
+    finals = {o.key: o.value for o in record.history if o.client == FINAL and o.kind == "get" and o.done}
+    listed = [f"{o.key}/{n}" for o in _last_lists(record.history) for n in o.names]
+    initial = {o.key: _md5(known_body(o.key)) for o in record.history if o.key.rpartition("/")[2].startswith("known")}
+    fault = Span(record.injected_s, record.healed_s)
+    expect = record.act.expect
+    cut_off = frozenset(record.scene.clients) - set(expect.reach)
+    away = Span(record.injected_s - IN_DOUBT_S, record.healed_s + HEALED_S, cut_off)
+    during = recoveries(history, Span(fault.began_s, fault.ended_s, frozenset(expect.served)))
+    after = recoveries(history, Span(record.healed_s, record.ended_s))
+    out_of_dns_s = _out_of_dns(record)
+    groups = [f"shard:{number}" for number in record.scene.shards]
+    checked = check_all({
+        "O1": lambda: linearizable(history, initial=initial),
+        "O2": lambda: nothing_lost(history, finals, initial=initial),
+        "O3": lambda: no_false_answers(history, initial=initial),
+        "O4": lambda: looked,
+        "O5": lambda: error_budget(history, record.began_s, excused=[Span(fault.began_s, record.healed_s + HEALED_S)]),
+        "O6": lambda: [*_outages(record, during), *_after(after), *_not_settled(record)],
+        "O9": lambda: listing_agrees(listed, finals),
+        "wait": lambda: waits(history, cut=[away] if cut_off else []),
+        "forbidden": lambda: _forbidden(record, history),
+        "dns": lambda: list(_late_in_dns(out_of_dns_s)),
+        "gate": lambda: counts(history, fault, expect.reach, groups, record.proof),
+    })  # fmt: skip
+    return Judged(verdict(checked), checked, during, after, out_of_dns_s, _takeovers(record))
+
+
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
+def _last_lists(history: Iterable[Operation]) -> Iterable[Operation]:
+    return {o.key: o for o in history if o.client == FINAL and o.kind == "list" and o.done}.values()
+
+
+def _outages(record: Recorded, during: Sequence[Recovery]) -> list[Finding]:
+    """Longer than was said before the run."""
+    found = []
+    for r in during:
+        number = int(r.group.removeprefix("shard:"))
+        bound_s = (record.act.expect.writes if r.writes else record.act.expect.reads)[number]
+        if bound_s is not None and r.outage_s > bound_s:
+            found.append(failed("O6", f"{r.name}: out for {r.outage_s:.1f} s of the fault; {bound_s:g} s are allowed"))
+    return found
+
+
+def _after(after: Sequence[Recovery]) -> list[Finding]:
+    return [
+        failed("O6", f"{r.name}: out for {r.outage_s:.1f} s after healing; {HEALED_S:g} s are allowed")
+        for r in after
+        if r.outage_s > HEALED_S
+    ]
+
+
+def _not_settled(record: Recorded) -> list[Finding]:
+    return [failed("O6", trouble) for trouble in record.troubles]
+
+
+def _forbidden(record: Recorded, history: Sequence[Operation]) -> list[Finding]:
+    """Successes that nobody could vouch for."""
+    found = []
+    for number, writes in record.act.expect.forbidden:
+        done = [
+            o for o in history
+            if o.group == f"shard:{number}" and o.writes == writes and 200 <= o.status < 300
+            and o.began_s > record.injected_s + IN_DOUBT_S and o.ended_s < record.healed_s
+        ]  # fmt: skip
+        if done:
+            what = "writes" if writes else "reads"
+            found.append(failed("forbidden", f"{len(done)} {what} of shard {number} succeeded; none could", *done[:3]))
+    return found
+
+
+def _out_of_dns(record: Recorded) -> dict[str, float | None]:
+    """Loadbalancers that the faults took: how long the name still had their addresses, as the internet sees it."""
+    found: dict[str, float | None] = {}
+    for host in _taken(record):
+        address = record.scene.hosts[host].address
+        seen = [
+            (names.at_s, address in names.addresses)
+            for names in (record.watch.names if record.watch else [])
+            if names.addresses is not None and record.injected_s <= names.at_s <= record.healed_s
+        ]
+        named = [at_s for at_s, there in seen if there]
+        if seen:
+            found[host] = None if seen[-1][1] else max([at_s - record.injected_s for at_s in named], default=0.0)
+    return found
+
+
+def _taken(record: Recorded) -> Iterator[str]:
+    scene: Scene = record.scene
+    for fault in record.act.faults:
+        if isinstance(fault, Power | Freeze):
+            yield from (host for host in fault.hosts if scene.hosts[host].pool == "loadbalancer")
+        elif isinstance(fault, Cut):
+            alone = [az for az, zone in scene.zones.items() if (zone, 0) in fault.deaf]
+            if len(alone) < len(scene.zones):  # else nobody on the internet can ask
+                yield from (host for az in alone for host in scene.pool("loadbalancer", az))
+
+
+def _late_in_dns(out_of_dns_s: Mapping[str, float | None]) -> Iterator[Finding]:
+    for host, seconds in out_of_dns_s.items():
+        if seconds is None or seconds > OUT_OF_DNS_S:
+            said = "to the end of the fault" if seconds is None else f"{seconds:.0f} s"
+            yield failed("dns", f"public DNS named {host} for {said}; {OUT_OF_DNS_S:g} s are allowed")
+
+
+def _takeovers(record: Recorded) -> dict[int, int]:
+    seen: dict[int, list[str]] = {number: [shard.primary] for number, shard in record.scene.shards.items()}
+    for peer in sorted(record.watch.peers if record.watch else [], key=lambda p: p.at_s):
+        leads = peer.role == "primary" and peer.kind and record.injected_s <= peer.at_s <= record.healed_s
+        if leads and seen[peer.shard][-1] != peer.host:
+            seen[peer.shard].append(peer.host)
+    return {number: len(hosts) - 1 for number, hosts in seen.items()}
