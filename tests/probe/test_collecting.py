@@ -77,9 +77,10 @@ async def test_copies_that_are_gone_already_are_no_obstacle(region: Region) -> N
     assert (await region.counts()).collected_objects == 1
 
 
+@pytest.mark.parametrize("batch", [3, 30])
 @pytest.mark.parametrize("how", ["away", "hung"])
 async def test_a_server_that_is_down_keeps_its_rows_and_holds_up_nobody_else(
-    region: Region, how: str, monkeypatch: pytest.MonkeyPatch
+    region: Region, how: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collector_module, "DELETE_S", 0.2)
     down = next(iter(region.hosts.values()))
@@ -90,7 +91,7 @@ async def test_a_server_that_is_down_keeps_its_rows_and_holds_up_nobody_else(
     assert 0 < len(stays) < 30
     setattr(down, how, True)
     clock = ManualClock()
-    pace = Pace(grace_s=0.001, batch=3)
+    pace = Pace(grace_s=0.001, batch=batch)
     collectors = [region.collector(number, pace, clock) for number in region.numbers]
     for _ in range(40):
         for collector in collectors:
@@ -99,8 +100,8 @@ async def test_a_server_that_is_down_keeps_its_rows_and_holds_up_nobody_else(
     assert (await region.counts()).waiting_objects == len(stays)
     said = "; ".join(collector.says for collector in collectors)
     assert f"{down.server.id} is away: " in said
-    # Left alone while it is away: one failure for each collector and pause, and those that were asked at the same time.
-    assert down.asked.count("DELETE") <= 2 * collector_module.DELETES_MAX
+    # Left alone while it is away: but for those that were asked at the same time.
+    assert 0 < down.asked.count("DELETE") <= collector_module.DELETES_MAX
     setattr(down, how, False)
     clock.advance(120)
     for _ in range(40):

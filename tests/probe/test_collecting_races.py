@@ -156,6 +156,9 @@ async def balance(workers: Workers, stored: dict[str, int]) -> None:
     region = workers.region
     counts = await region.counts()
     live = set(region.files())
+    held = await region.sql("SELECT object_id, reference FROM metadata.entry WHERE reference IS NOT NULL")
+    kept = await region.sql("SELECT object_id, reference FROM metadata.reference")
+    assert {tuple(row.values()) for row in held} == {tuple(row.values()) for row in kept}
     assert (counts.waiting_objects, counts.waiting_names, counts.waiting_bytes) == (0, 0, 0)
     assert not live & workers.removed
     collected = set(stored) - live - workers.removed
