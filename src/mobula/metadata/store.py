@@ -39,7 +39,7 @@ from mobula.metadata.model import (
     Unavailable,
 )
 from mobula.metadata.paths import is_root, split
-from mobula.metadata.placement import merge_groups
+from mobula.metadata.placement import merge_groups, newest
 from mobula.metadata.shard import Shard
 from mobula.metadata.two_shards import Plan
 from mobula.wire.zookeeper import Client, Node, NodeExists, NoNode
@@ -446,7 +446,8 @@ class PostgresMetadata:
         except NodeExists:
             log.info("shard map stands")
         self._on_map(await self._read_map())
-        groups = merge_groups(await self._read_groups(1), storages)
+        standing = newest([await self._read_groups(shard) for shard in (self._map.shards if self._map else ())])
+        groups = merge_groups(standing, storages)
         wanted = [{"id": g.id, "epoch": g.epoch, "servers": [asdict(s) for s in g.servers]} for g in groups]
         document = _json(wanted)
         for shard in self._map.shards if self._map else ():

@@ -1,0 +1,1 @@
+-- Holds the number of the collector's migration.
