@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from mobula.metadata.model import Group, StorageServer
 
 GROUP_SERVERS_MAX = 6
@@ -105,6 +107,11 @@ def newest(versions: Iterable[Iterable[Group]]) -> list[Group]:
         if group.id not in found or found[group.id].epoch < group.epoch:
             found[group.id] = group
     return [found[number] for number in sorted(found)]
+
+
+def group_of(number: int, epoch: int, servers: str) -> Group:
+    """A group as its row says it, the servers as JSON."""
+    return Group(number, epoch, tuple(StorageServer(**server) for server in msgspec.json.decode(servers)))
 
 
 def _head(servers: Sequence[StorageServer]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ from mobula.metadata.model import (
     Unavailable,
 )
 from mobula.metadata.paths import is_root, split
-from mobula.metadata.placement import merge_groups, newest
+from mobula.metadata.placement import group_of, merge_groups, newest
 from mobula.metadata.shard import Shard
 from mobula.metadata.two_shards import Plan
 from mobula.wire.zookeeper import Client, Node, NodeExists, NoNode
@@ -85,6 +85,7 @@ class _Stored(msgspec.Struct):
     copies: int
     reference: uuid.UUID | None = None
     """a shard may not have migrated yet"""
+    lost: uuid.UUID | None = None
 
 
 # Made at import: msgspec is not safe when several threads are the first to decode a type.
@@ -188,6 +189,15 @@ class PostgresMetadata:
     def ready(self) -> bool:
         """The shard map is known."""
         return self._map is not None
+
+    @property
+    def shards(self) -> Sequence[int]:
+        """Numbers of all shards; none while the map is not known."""
+        return self._map.shards if self._map else ()
+
+    def shard_of(self, vnode: int) -> int:
+        """Who has a vnode; 0 while the map is not known."""
+        return self._map.shard_of(vnode) if self._map else 0
 
     async def call(self, shard: int, sql: str, *args: object, writes: bool, deadline: float | None = None) -> list[Any]:
         """Rows of one statement on one shard; the first column is ``generation``. Raises what `Shard.call` raises."""
@@ -403,26 +413,26 @@ class PostgresMetadata:
             raise NotFound(path)
         return Listing(entries, row["total"])
 
-    async def groups(self) -> Sequence[Group]:
+    async def groups(self, *, max_age_s: float = GROUPS_AGE_S) -> Sequence[Group]:
         async with self._groups_lock:
             read_at, groups = self._groups
-            if time.monotonic() - read_at > GROUPS_AGE_S:
+            if time.monotonic() - read_at >= max_age_s:
                 try:
                     groups = await self._read_groups(1)
                 except Unavailable:
-                    if not groups:
+                    if not groups or not max_age_s:
                         raise
                 self._groups = (time.monotonic(), groups)
             return groups
 
     async def _read_groups(self, shard: int) -> list[Group]:
         rows = await self.call(shard, "SELECT * FROM metadata.groups()", writes=False)
-        return [_group(row) for row in rows if row["id"] is not None]
+        return [group_of(row["id"], row["epoch"], row["servers"]) for row in rows if row["id"] is not None]
 
     async def sweep(self) -> int:
         """Finish what a mkdir or rmdir left half-done more than 60 s ago; answers how many directories were finished."""
         finished = 0
-        for shard in self._map.shards if self._map else ():
+        for shard in self.shards:
             rows = await self.call(shard, "SELECT * FROM metadata.unfinished_directories($1)", SWEEP_AGE, writes=False)
             for row in rows:
                 if row["path"] is None:
@@ -446,11 +456,11 @@ class PostgresMetadata:
         except NodeExists:
             log.info("shard map stands")
         self._on_map(await self._read_map())
-        standing = newest([await self._read_groups(shard) for shard in (self._map.shards if self._map else ())])
+        standing = newest([await self._read_groups(shard) for shard in self.shards])
         groups = merge_groups(standing, storages)
         wanted = [{"id": g.id, "epoch": g.epoch, "servers": [asdict(s) for s in g.servers]} for g in groups]
         document = _json(wanted)
-        for shard in self._map.shards if self._map else ():
+        for shard in self.shards:
             row = (await self.call(shard, "SELECT * FROM metadata.ensure_groups($1)", document, writes=True))[0]
             changed = changed or row["changed"] > 0
         return changed, self._map.epoch if self._map else 0, len(wanted)
@@ -492,9 +502,5 @@ def _entry(stored: _Stored) -> Entry:
         name=stored.name, kind=stored.kind, mtime=stored.mtime, headers=stored.headers, role_tags=stored.role_tags, etag=stored.etag,
         size_bytes=stored.size, md5=bytes.fromhex(stored.md5[2:]), content_type=stored.content_type, object_id=stored.object_id,
         account=stored.account, group=stored.group_id, copies=stored.copies, reference=stored.reference,
+        lost=stored.lost is not None and stored.lost == stored.object_id,
     )  # fmt: skip
-
-
-def _group(row: Mapping[str, Any]) -> Group:
-    servers = tuple(StorageServer(**server) for server in msgspec.json.decode(row["servers"]))
-    return Group(row["id"], row["epoch"], servers)

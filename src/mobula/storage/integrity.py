@@ -34,10 +34,6 @@ _wrong_copies = prometheus_client.Counter("storage_wrong_copies", "Copies put as
 _quarantined = prometheus_client.Gauge("storage_quarantined", "Copies put aside and not mended yet")
 
 
-class CopyWrong(Exception):
-    """A copy's bytes turned out wrong when most of them were sent: the connection has to be cut."""
-
-
 class Found(enum.Enum):
     """What the look at a file gave."""
 

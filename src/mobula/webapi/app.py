@@ -17,12 +17,14 @@ from mobula.core.paths import NAMESPACES, InvalidPath, Path, parse
 from mobula.core.tokens import TokenKey
 from mobula.metadata import model
 from mobula.metadata.model import Kind
+from mobula.metadata.repairing import Repairs
 from mobula.metadata.store import PostgresMetadata
 from mobula.webapi import directories, links, objects, token
 from mobula.webapi.accounts import Accounts, Authcaches
 from mobula.webapi.auth import authenticate, authorize, require_caller, require_secure
 from mobula.webapi.config import WebapiConfig
 from mobula.webapi.context import Context, Store, read_query
+from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import BodyTooLarge, Request, Response
@@ -34,6 +36,7 @@ log = structlog.get_logger()
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT")
 OF_STORAGE = "DELETE, GET, HEAD, OPTIONS, PUT"
 SWEEP_PERIOD_S = 30.0
+NOTES_PERIOD_S = 2.0
 NOT_YET = frozenset({"jobs", "uploads", "medusa"})
 """parts of the API that are not there yet"""
 CROSSDOMAIN = b"""<?xml version="1.0"?>
@@ -241,10 +244,11 @@ class Service:
         self._tree = Tree(self._zookeeper, "/names", self._on_names)
         accounts = Authcaches(self._auth_http, [_address(text) for text in config.authcaches])
         pick = random.Random()  # noqa: S311 (spreads load, guards nothing)
+        self._notes = Notes()
         self._webapi = Webapi(
-            accounts, Store(self._metadata, storage, self._directory, config.az, pick), config.tokens()
+            accounts, Store(self._metadata, storage, self._directory, config.az, pick, self._notes), config.tokens()
         )
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
         servers = {}
@@ -262,12 +266,13 @@ class Service:
         self._metadata.start()
         self._tree.start()
         self._directory.start()
-        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._sweep()), loop.create_task(self._hand_on_notes())]
 
     async def stop(self) -> None:
         """End."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._tree.stop()
         self._directory.stop()
         self._metadata.stop()
@@ -286,6 +291,17 @@ class Service:
             else:
                 if finished:
                     log.info("swept", directories=finished)
+
+    async def _hand_on_notes(self) -> None:
+        """Let the workers know of copies that were not found."""
+        repairs = Repairs(self._metadata)
+        while True:
+            await asyncio.sleep(NOTES_PERIOD_S)
+            notes = self._notes.take()
+            try:
+                await repairs.note(notes)
+            except model.MetadataError as error:
+                log.info("missing copies not noted", copies=len(notes), why=str(error))
 
     def status(self) -> dict[str, object]:
         """Healthy once the shard map is known."""

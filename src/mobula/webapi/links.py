@@ -91,6 +91,8 @@ async def _find(context: Context, store: Store, accounts: Accounts, path: Path) 
     authorize(context.caller, owner, "GET", path)
     if entry.kind != Kind.OBJECT:
         raise ApiError.of("LinkNotObject", path=path)
+    if entry.lost:
+        raise ApiError.of("ObjectLost", path=path)
     return Source(owner, path, entry)
 
 

@@ -32,6 +32,7 @@ from mobula.storage import app as storage_app
 from mobula.storage.config import StorageConfig
 from mobula.webapi.app import Webapi
 from mobula.webapi.context import Store
+from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import Request, Response
@@ -114,6 +115,7 @@ class LocalRegion:
     port: int = 0
     asked: list[str] = field(default_factory=list)
     """what the webapi's handlers got"""
+    notes: Notes = field(default_factory=Notes)
     metadata: MemoryMetadata = field(init=False)
     _private: dict[str, bytes] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -155,7 +157,7 @@ class LocalRegion:
         async with asyncio.timeout(BOUND_S):
             while len(directory.rooms) < len(servers):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
-        store = Store(tier, storage, directory, "a", random.Random(1))  # noqa: S311
+        store = Store(tier, storage, directory, "a", random.Random(1), self.notes)  # noqa: S311
         handlers = Webapi(self.accounts, store, TOKEN_KEY)
 
         async def handle(request: Request, response: Response) -> None:

@@ -1,0 +1,1 @@
+"""Background work on the shards, by whoever has a shard's lease."""
