@@ -116,6 +116,8 @@ class LocalRegion:
     asked: list[str] = field(default_factory=list)
     """what the webapi's handlers got"""
     notes: Notes = field(default_factory=Notes)
+    storage: StorageClient = field(init=False)
+    directory: StorageDirectory = field(init=False)
     metadata: MemoryMetadata = field(init=False)
     _private: dict[str, bytes] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -149,8 +151,8 @@ class LocalRegion:
         servers = [await self._start_storage(number, str(key)) for number in range(self.storages_count)]
         tier = await self._tier(servers)
         http = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=BOUND_S))
-        storage = StorageClient(http, key=bytes.fromhex(KEY_TEXT), caller="test", clock=SystemClock())
-        directory = StorageDirectory(storage)
+        self.storage = storage = StorageClient(http, key=bytes.fromhex(KEY_TEXT), caller="test", clock=SystemClock())
+        self.directory = directory = StorageDirectory(storage)
         directory.start()
         directory.on_change({server.id: Address(server.address, server.port) for server in servers})
         self._stopping += [http.close, directory.stop]

@@ -1,1 +1,2 @@
 -- Holds the number of the collector's migration.
+SELECT 1;

@@ -85,7 +85,8 @@ BEGIN
     RETURN;
   END IF;
   -- Puts that checked the old epochs finish first. In the order in which batches of puts take these locks.
-  PERFORM pg_advisory_xact_lock(1, (w->>'id')::int) FROM (SELECT * FROM jsonb_array_elements(p_plan) w ORDER BY (w->>'id')::int) o;
+  PERFORM pg_advisory_xact_lock(1, o.number)
+    FROM (SELECT (w->>'id')::int AS number FROM jsonb_array_elements(p_plan) w ORDER BY 1) o;
   IF p_strict AND EXISTS (
     SELECT FROM jsonb_array_elements(p_plan) w LEFT JOIN metadata.placement_group g ON g.id = (w->>'id')::int
     WHERE g.epoch IS DISTINCT FROM (w->>'epoch')::bigint - 1) THEN
