@@ -185,6 +185,37 @@ def audit(obj: Context, as_json: bool, read: bool, limit: int) -> None:
 
 @main.command()
 @json_option
+@click.option("--pool", "host", required=True, metavar="HOST", help="The storage host whose pool is lost.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), default=20, show_default=True, metavar="MB/S",
+    help="How fast to copy, in the whole region.",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No progress lines.")
+@click.pass_obj
+def repair(obj: Context, as_json: bool, host: str, rate: float, quiet: bool) -> None:
+    """Declare the pool of a storage host lost for good, and bring back what it held from the other copies.
+
+    Refused while the host answers and has its objects. The region's workers do the work; this follows them, and may be stopped
+    and run again (another --rate counts from then on). Ends with what referred to the pool and what became of it, and names each
+    object that is lost. Exit code 1 if anything is lost or remains.
+
+    \b
+    Example: ./mobula repair --pool lab-a-storage-01 --rate 50
+    """
+    from ops import repair as repairing  # noqa: PLC0415
+    from ops.accounts import Administration  # noqa: PLC0415
+    from ops.region import lock  # noqa: PLC0415
+
+    region = obj.load_standing()
+    repairing.check_host(host, {h.name: h.pool for h in region.hosts.values()})
+    with lock(region, "repair"):
+        report = repairing.Follow(Administration(region), Progress(quiet=quiet)).run(host, rate)
+    obj.show(report.as_json(), report.text(), as_json=as_json)
+    sys.exit(0 if report.ok else 1)
+
+
+@main.command()
+@json_option
 @click.option("-k", "expression", metavar="EXPR", help="Only checks whose names have these words (pytest's -k).")
 @click.option("--host", "hosts", multiple=True, metavar="HOST", help="Only what HOST takes part in; repeatable.")
 @click.option("--quiet", is_flag=True, help="No progress lines.")

@@ -209,13 +209,16 @@ class PostgresMetadata:
     async def _route(self, directory: str, deadline: float) -> tuple[_Way, int]:
         """To the shard of a directory's children, and their vnode."""
         if self._map is None:
-            try:
-                await asyncio.wait_for(self._mapped.wait(), deadline - time.monotonic())
-            except TimeoutError as error:
-                raise Unavailable("route a request: the shard map has never been read from ZooKeeper") from error
-            assert self._map is not None  # noqa: S101
+            await self.wait_mapped(deadline)
         vnode = shard_map.vnode_of(directory)
-        return self._way(self._map.shard_of(vnode)), vnode
+        return self._way(self.shard_of(vnode)), vnode
+
+    async def wait_mapped(self, deadline: float | None = None) -> None:
+        """Until the shard map is known. Raises Unavailable."""
+        try:
+            await asyncio.wait_for(self._mapped.wait(), (deadline or self._deadline()) - time.monotonic())
+        except TimeoutError as error:
+            raise Unavailable("route a request: the shard map has never been read from ZooKeeper") from error
 
     async def _row(self, directory: str, sql: str, *args: object, deadline: float, writes: bool) -> Any:
         """The one row of a function of schema metadata, called with the directory's vnode and path first."""
