@@ -208,8 +208,10 @@ def repair(obj: Context, as_json: bool, host: str, rate: float, quiet: bool) -> 
 
     region = obj.load_standing()
     repairing.check_host(host, {h.name: h.pool for h in region.hosts.values()})
-    with lock(region, "repair"):
-        report = repairing.Follow(Administration(region), Progress(quiet=quiet)).run(host, rate)
+    follow = repairing.Follow(Administration(region), Progress(quiet=quiet))
+    with lock(region, "repair"):  # not while it follows: `up` brings back what a repair waits for
+        note = follow.declare(host, rate)
+    report = follow.conclude(host, note)
     obj.show(report.as_json(), report.text(), as_json=as_json)
     sys.exit(0 if report.ok else 1)
 

@@ -1,4 +1,4 @@
-"""`mobula repair`: declares a pool lost, follows the workers that bring back what it held, and ends with the proof that nothing is forgotten.
+"""`mobula repair`: declares a pool lost, follows the workers that bring back what it held, proves that nothing is forgotten.
 
 The state lies in the shards, the work is done on the api hosts: whoever stops this command stops neither, and runs it again to follow on.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ops.errors import OperatorError
+from ops.errors import BadInput
 from ops.progress import Progress
 
 POLL_S = 2.0
@@ -19,7 +19,6 @@ WAITS_S = 60.0
 """nothing was done for so long, and somebody is waited for: the command ends, the repair does not"""
 STILL_S = 180.0
 """nothing was done for so long though nobody is waited for: are there workers?"""
-RATE_MB_S = 20
 
 
 class Calls(Protocol):
@@ -99,25 +98,28 @@ class Follow:
         self._clock = clock
         self._sleep = sleep
 
-    def run(self, server: str, rate_mb_s: float) -> Report:
-        """Declare, follow, conclude.
+    def declare(self, server: str, rate_mb_s: float) -> str:
+        """Declare, or go on with the open repair at this rate; why there is nothing to follow, if so.
 
         Raises:
             OperatorError: the pool is not lost, or the region can't be asked.
         """
         self._progress(f"declare the pool of {server} lost, if it is")
-        said = self._calls.call("repair-declare", {"server": server, "bytes_per_s": int(rate_mb_s * (1 << 20))})
-        note = str(said["why"])
-        if not note:
+        said = self._calls.call("repair-declare", {"server": server, "bytes_per_s": max(1, int(rate_mb_s * (1 << 20)))})
+        if not said["why"]:
             self._progress("declared" if said["declared"] else "its repair was declared before; go on with it")
-            note = self._follow(server)
+        return str(said["why"])
+
+    def conclude(self, server: str, note: str) -> Report:
+        """Follow it to its end, unless there is nothing to follow. Raises OperatorError: the region can't be asked."""
+        note = note or self._follow(server)
         status = self._calls.call("repair-status", {"server": server})
         return Report(status, tuple(self._lost(server, status)), note)
 
     def _follow(self, server: str) -> str:
         """Until it is done, or nothing moves any more; why the latter."""
         last: tuple[Any, ...] = ()
-        changed_s = told_s = self._clock()
+        changed_s, told_s = self._clock(), float("-inf")
         while True:
             s = self._calls.call("repair-status", {"server": server})
             if s["done"]:
@@ -125,7 +127,7 @@ class Follow:
             now, seen = self._clock(), (s["shards"], s["objects"], s["left"])
             if seen != last:
                 last, changed_s = seen, now
-                if now - told_s >= TELL_PERIOD_S or not told_s:
+                if now - told_s >= TELL_PERIOD_S:
                     told_s = now
                     self._progress(line(s))
             waits = ", ".join(s["waits_for"])
@@ -171,9 +173,9 @@ def line(s: Mapping[str, Any]) -> str:
 
 
 def check_host(server: str, hosts: Mapping[str, str]) -> None:
-    """The host is one of the region's storage hosts. Raises OperatorError."""
+    """The host is one of the region's storage hosts. Raises BadInput."""
     if server not in hosts:
         known = ", ".join(sorted(name for name, pool in hosts.items() if pool == "storage")) or "none"
-        raise OperatorError(f"repair {server!r}: the region has no such host; its storage hosts are {known}")
+        raise BadInput(f"repair {server!r}: the region has no such host; its storage hosts are {known}")
     if hosts[server] != "storage":
-        raise OperatorError(f"repair {server!r}: it is a {hosts[server]} host and has no pool of objects")
+        raise BadInput(f"repair {server!r}: it is not a storage host ({hosts[server]}), so it has no pool of objects")
