@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from mobula.storage import app as storage_app
 from mobula.storage.config import StorageConfig
 from mobula.wire.http_server import HttpServer
 from mobula.wire.zookeeper import Client as ZooKeeper
-from tests.contract.webapi.local import LocalRegion, Storage
+from tests.contract.webapi.local import BOUND_S, LocalRegion, Storage
 from tests.probe import shard
 
 
@@ -98,3 +99,10 @@ class MortalRegion(ShardedRegion):
     def groups(self) -> dict[int, Group]:
         """As they are now."""
         return {group.id: group for group in self.call(self.tier.groups(max_age_s=0))}
+
+    def wait_seen(self, host: str) -> None:
+        """Until the webapi knows that a storage server answers."""
+        deadline_s = time.monotonic() + BOUND_S
+        while host not in self.directory.rooms:
+            assert time.monotonic() < deadline_s, f"{host} is not seen"
+            time.sleep(0.02)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mobula.metadata import repair_admin
 from mobula.metadata.model import StorageServer
 from mobula.metadata.repairing import FIRST, Progress, RepairRefused, Repairs
 from mobula.workers.mend import Mending
@@ -467,3 +468,58 @@ def test_a_second_declaration_goes_on_with_the_first_one(world: Callable[[int], 
     servers = [*w.alive()]
     assert w.region.call(w.region.tier.region_init(servers, 2))[0] is False  # `up` meanwhile leaves the groups alone
     assert w.region.groups() == groups
+
+
+def test_the_operators_verbs(world: Callable[[int], World]) -> None:
+    """What is not lost is refused; what is lost is declared, followed, named, and shown again afterwards."""
+    w = world(3)
+    verbs = repair_admin.Verbs(w.region.tier, w.region.storage)
+
+    def declare(host: str) -> dict[str, object]:
+        return w.region.call(verbs.declare(repair_admin.RepairDeclare(host, FAST)))
+
+    with pytest.raises(RepairRefused, match="nothing that the metadata knows of"):
+        declare("storage-1")
+    w.fill(30, copies_max=3)
+    only = w.only_on("storage-1")
+    with pytest.raises(RepairRefused, match=r"its pool is not lost: it answers, and has \d+ of \d+ objects"):
+        declare("storage-1")
+    with pytest.raises(RepairRefused, match="those with places are storage-0, storage-1, storage-2"):
+        declare("storage-9")
+    with pytest.raises(RepairRefused, match="never declared lost"):
+        w.region.call(verbs.status(repair_admin.RepairStatus("storage-1")))
+    gone = w.region.lose("storage-1")
+    assert declare("storage-1")["declared"] is True
+    assert declare("storage-1")["declared"] is False
+    w.work()
+    status = w.region.call(verbs.status(repair_admin.RepairStatus("storage-1")))
+    assert (status["waits_for"], status["done"]) == (["storage-1"], False)
+    w.region.bring_back(gone)
+    w.work()
+    status = w.region.call(verbs.status(repair_admin.RepairStatus("storage-1")))
+    assert (status["waits_for"], status["done"], status["left"]) == ([], True, 0)
+    pages = [w.region.call(verbs.lost(repair_admin.RepairLost("storage-1", number))) for number in (1, 2)]
+    assert {page["next"] for page in pages} == {None}
+    assert len([lost for page in pages for lost in page["lost"]]) == len(only)
+    again = declare("storage-1")
+    assert again["declared"] is False
+    assert str(again["why"]).startswith("nothing more is lost")
+    assert again["done"] is True
+
+
+def test_an_empty_pool_that_already_takes_new_objects_is_lost_all_the_same(world: Callable[[int], World]) -> None:
+    w = world(3)
+    w.fill(40, copies_max=3)
+    only = w.only_on("storage-2")
+    w.region.bring_back(w.region.lose("storage-2"))
+    w.region.wait_seen("storage-2")
+    for number in range(5):
+        w.put(f"/ann/stor/new{number}", os.urandom(50), 3)
+    verbs = repair_admin.Verbs(w.region.tier, w.region.storage)
+    assert w.region.call(verbs.declare(repair_admin.RepairDeclare("storage-2", FAST)))["declared"] is True
+    w.work()
+    progress = w.progress("storage-2")
+    check_sum(progress)
+    assert progress.tally.present >= 5
+    assert w.lost("storage-2") == only
+    w.check_whole(only)
