@@ -164,11 +164,12 @@ def status(obj: Context, as_json: bool) -> None:
 @click.option(
     "-n", "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="How many findings to show."
 )
+@click.option("--mend", is_flag=True, help="Have copies that are missing or wrong brought back from a good one.")
 @click.pass_obj
-def audit(obj: Context, as_json: bool, read: bool, limit: int) -> None:
+def audit(obj: Context, as_json: bool, read: bool, limit: int, mend: bool) -> None:
     """Prove for every object that its copies are where the metadata says, and for every file that something names it.
 
-    Looks only. Exit code 1 if there is a finding, or if a host or a shard could not be asked.
+    Looks only, unless you say --mend. Exit code 1 if there is a finding, or if a host or a shard could not be asked.
 
     \b
     Example: ./mobula audit --read --limit 20
@@ -180,6 +181,11 @@ def audit(obj: Context, as_json: bool, read: bool, limit: int) -> None:
     remotes = {host.name: SshRemote(region, host.address) for host in region.hosts.values()}
     report = audit_region.audit(region, remotes, read=read, progress=Progress())
     obj.show(report.as_json(limit), report.text(limit), as_json=as_json)
+    if mend and report.mendable:
+        from ops.accounts import Administration  # noqa: PLC0415
+
+        noted = Administration(region).call("mend", {"copies": report.mendable})["noted"]
+        click.echo(f"{noted} copies will be brought back by the workers; audit again in some minutes", err=True)
     sys.exit(0 if report.ok else 1)
 
 
