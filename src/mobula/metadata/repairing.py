@@ -65,8 +65,7 @@ class Repair:
     state: str
     """listing, copying, done"""
     tally: Tally
-    plan: str
-    """JSON, as the shards hold it"""
+    shard: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +169,7 @@ class Repairs:
         """
         standing = next((r for r in await self.everything(open_only=True) if r.server == server), None)
         if standing is not None:
-            repair, plan = standing.id, standing.plan
+            repair, plan = standing.id, await self._plan(standing)
         else:
             repair, plan = await self._declare_first(server, list(alive), bytes_per_s)
         for shard in self.shards:
@@ -204,7 +203,12 @@ class Repairs:
         here = {repair.id for repair in await self.of_shard(shard, open_only=False)}
         for repair in await self.of_shard(1, open_only=True):
             if repair.id not in here:
-                await self._bring(shard, repair.id, repair.server, repair.bytes_per_s, repair.plan)
+                await self._bring(shard, repair.id, repair.server, repair.bytes_per_s, await self._plan(repair))
+
+    async def _plan(self, repair: Repair) -> str:
+        """As JSON."""
+        row = (await self._rows(repair.shard, "SELECT * FROM metadata.repair_plan($1)", repair.id, writes=False))[0]
+        return str(row["plan"])
 
     # work
 
@@ -214,7 +218,7 @@ class Repairs:
         return [
             Repair(
                 row["id"], row["server"], row["declared_at"], row["bytes_per_s"], row["state"],
-                Tally(*(row[name] or 0 for name in Tally.__dataclass_fields__)), row["plan"],
+                Tally(*(row[name] or 0 for name in Tally.__dataclass_fields__)), shard,
             )
             for row in rows if row["id"] is not None
         ]  # fmt: skip

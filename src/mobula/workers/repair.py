@@ -8,6 +8,7 @@ or has wrong bytes; while one of them is silent the object waits.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,9 @@ AT_ONCE = 4
 """copies on their way at the same time"""
 PAGES_A_STEP = 20
 COPIES_MAX = 6
+GROUPS_AGE_S = 10.0
+"""of what is known of the groups: hundreds of rows, and another repair may change them"""
+ADOPT_PERIOD_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,9 @@ class _Round:
     settled: int = 0
     why: str = ""
     """the last reason for which something waits"""
+    groups: Sequence[GroupLeft] = ()
+    read_s: float = float("-inf")
+    """when `groups` were read"""
 
 
 class PoolRepair:
@@ -65,10 +72,13 @@ class PoolRepair:
         self._liveness = liveness or Liveness(storage)
         self._pace = Pace()
         self._rounds: dict[object, _Round] = {}
+        self._adopted_s = float("-inf")
 
     async def step(self) -> Step:
         """Do a little of the oldest repair that can go on. Raises MetadataError: try again later."""
-        await self._repairs.adopt(self._shard)
+        if time.monotonic() - self._adopted_s > ADOPT_PERIOD_S:
+            await self._repairs.adopt(self._shard)
+            self._adopted_s = time.monotonic()
         waiting = []
         for repair in await self._repairs.of_shard(self._shard, open_only=True):
             done = await (self._list(repair) if repair.state == "listing" else self._copy(repair))
@@ -90,7 +100,9 @@ class PoolRepair:
 
     async def _copy(self, repair: Repair) -> Step:
         at = self._rounds.setdefault(repair.id, _Round())
-        left = [g for g in await self._repairs.groups_left(self._shard, repair.id) if g.id >= at.group]
+        if time.monotonic() - at.read_s > GROUPS_AGE_S:
+            at.groups, at.read_s = await self._repairs.groups_left(self._shard, repair.id), time.monotonic()
+        left = [group for group in at.groups if group.id >= at.group]
         if not left and at.group < 0:
             return await self._finish(repair)
         if not left:  # the round is over

@@ -106,10 +106,10 @@ END$$;
 -- All repairs, or the open ones, with what is done of each.
 CREATE FUNCTION metadata.repairs(p_open boolean)
 RETURNS TABLE (
-  generation bigint, id uuid, server text, declared_at timestamptz, plan jsonb, bytes_per_s bigint, state text, finished_at timestamptz,
+  generation bigint, id uuid, server text, declared_at timestamptz, bytes_per_s bigint, state text, finished_at timestamptz,
   objects bigint, bytes bigint, copied bigint, present bigint, changed bigint, lost bigint, done_bytes bigint
 ) LANGUAGE sql VOLATILE AS $$
-  SELECT fence.leased(), r.id, r.server, r.declared_at, r.plan, r.bytes_per_s, r.state, r.finished_at, t.*
+  SELECT fence.leased(), r.id, r.server, r.declared_at, r.bytes_per_s, r.state, r.finished_at, t.*
   FROM (VALUES (1)) one
   LEFT JOIN metadata.repair r ON NOT p_open OR r.state <> 'done'
   LEFT JOIN LATERAL (
@@ -118,6 +118,9 @@ RETURNS TABLE (
     FROM metadata.repair_group g WHERE g.repair = r.id) t ON true
   ORDER BY r.declared_at, r.id
 $$;
+
+CREATE FUNCTION metadata.repair_plan(p_repair uuid) RETURNS TABLE (generation bigint, plan jsonb) LANGUAGE sql VOLATILE AS
+$$SELECT fence.leased(), (SELECT r.plan FROM metadata.repair r WHERE r.id = p_repair)$$;
 
 -- One page of the listing: of the next p_limit names, those with a copy in a place that has another pool now. Answers whether more follow.
 CREATE FUNCTION metadata.list_repair(p_repair uuid, p_limit int) RETURNS TABLE (generation bigint, more boolean) LANGUAGE plpgsql AS $$
