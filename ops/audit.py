@@ -17,7 +17,7 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -47,6 +47,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     directory: str
     name: str
     released: bool = False
+    lost: bool = False
+    """a repair found no copy: clients are answered 410"""
 
     @property
     def file(self) -> str:
@@ -128,6 +130,10 @@ class Finding:
     host: str
     what: str
     do: str
+    file: str = ""
+    """of a copy that another one can be brought back from: what it is called on every host"""
+    group: int = 0
+    """whose servers have it; 0: another one may have it, too"""
 
 
 class Counts(msgspec.Struct, gc=False):
@@ -140,6 +146,8 @@ class Counts(msgspec.Struct, gc=False):
     bytes: int = 0
     """in these copies"""
     empty: int = 0
+    lost: int = 0
+    """objects of which a repair found no copy; clients know"""
     garbage_rows: int = 0
     garbage_files: int = 0
     in_flight: int = 0
@@ -240,6 +248,10 @@ class Judge:
         if not row.size_bytes:
             self._judge_surplus(row, files, "an empty object has no copies", verdict)
             return
+        if row.lost:
+            counts.lost = counts.objects
+            self._judge_surplus(row, files, "a repair said that no copy is left", verdict)
+            return
         hosts, why = self._hosts(row)
         if not hosts:
             verdict.findings.append(_of(row, "group", row.source, why, "find its copies, then mend group or entry"))
@@ -314,7 +326,10 @@ class Judge:
                 known = "its copy is not there" if host in self._azs else "its copy's host is none of this region"
                 wrong.append((host, "missing", known))
         for host, kind, what in wrong:
-            verdict.findings.append(_of(row, kind, host, what, _mend(row, whole, unseen)))
+            finding = _of(row, kind, host, what, _mend(row, whole, unseen))
+            verdict.findings.append(
+                replace(finding, file=row.file, group=row.group if good else 0) if whole else finding
+            )
         if unseen:
             # It may be the only good copy: nobody should be told to remove it.
             verdict.counts.unjudged_files += sum(1 for file in rest if file in elsewhere)
@@ -377,7 +392,7 @@ def _mislaid(row: Row, host: str, other: File) -> Finding:
 
 def _mend(row: Row, whole: Sequence[str], unseen: Sequence[str]) -> str:
     if whole:
-        return f"put the copy of {whole[0]} in its place, owner mobula: {row.file}"
+        return f"./mobula audit --mend has it brought back from {whole[0]}: {row.file}"
     if unseen:
         return f"audit again when {unseen[0]} answers: it may have a good copy"
     return "no good copy is left: get the bytes from elsewhere and store the object again"
@@ -441,6 +456,11 @@ class Report:
         return not (self.findings or self.beyond or self.unknown)
 
     @property
+    def mendable(self) -> list[tuple[str, str, int]]:
+        """Copies that workers can bring back: host, file, group."""
+        return [(finding.host, finding.file, finding.group) for finding in self.findings if finding.file]
+
+    @property
     def kinds(self) -> dict[str, int]:
         """How many findings of each kind."""
         return dict(sorted((Counter(f.kind for f in self.findings) + Counter(self.beyond)).items()))
@@ -471,6 +491,8 @@ def _summary(report: Report) -> Iterator[str]:
     c = report.counts
     how = "each read and hashed" if report.read else "by name and size; --read also reads them"
     yield f"{c.objects:,} objects in {c.copies:,} copies ({c.bytes:,} bytes, {how}), {c.empty:,} empty objects"
+    if c.lost:
+        yield f"{c.lost:,} of these objects are lost: a repair found no copy, and they answer 410 ObjectLost"
     yield f"{c.garbage_rows:,} garbage rows with {c.garbage_files:,} files, {c.in_flight:,} files in flight"
     if report.rechecked:
         yield f"{report.rechecked:,} suspects looked at again, {report.withdrawn:,} of them withdrawn"

@@ -52,7 +52,8 @@ COPY (
     UNION SELECT vnode, path FROM metadata.directory) d
   WHERE {strays} ORDER BY path LIMIT {strays_max}) TO STDOUT;
 COPY (
-  SELECT 'entry', coalesce(object_id::text, ''), account, size, encode(md5, 'hex'), group_id, copies, vnode, directory, name
+  SELECT 'entry', coalesce(object_id::text, ''), account, size, encode(md5, 'hex'), group_id, copies, vnode, directory, name,
+         coalesce(lost = object_id, false)
   FROM metadata.entry WHERE kind = 'object' AND {only}) TO STDOUT;
 COPY (
   SELECT 'garbage', object_id, account, size, encode(md5, 'hex'), group_id, copies, vnode, '', ''
@@ -143,10 +144,10 @@ def _check_lease(leases: Sequence[str]) -> None:
 
 
 def _row(kind: str, fields: Sequence[str], shard: int) -> Row:
-    object_id, account, size, md5, group, copies, vnode, directory, name = fields
+    object_id, account, size, md5, group, copies, vnode, directory, name, *lost = fields
     return Row(
         object_id, shard, kind != "entry", account, int(size), md5, int(group), int(copies), int(vnode), directory, name,
-        kind == "released",
+        kind == "released", lost == ["t"],
     )  # fmt: skip
 
 

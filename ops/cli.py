@@ -164,11 +164,12 @@ def status(obj: Context, as_json: bool) -> None:
 @click.option(
     "-n", "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="How many findings to show."
 )
+@click.option("--mend", is_flag=True, help="Have copies that are missing or wrong brought back from a good one.")
 @click.pass_obj
-def audit(obj: Context, as_json: bool, read: bool, limit: int) -> None:
+def audit(obj: Context, as_json: bool, read: bool, limit: int, mend: bool) -> None:
     """Prove for every object that its copies are where the metadata says, and for every file that something names it.
 
-    Looks only. Exit code 1 if there is a finding, or if a host or a shard could not be asked.
+    Looks only, unless you say --mend. Exit code 1 if there is a finding, or if a host or a shard could not be asked.
 
     \b
     Example: ./mobula audit --read --limit 20
@@ -180,6 +181,44 @@ def audit(obj: Context, as_json: bool, read: bool, limit: int) -> None:
     remotes = {host.name: SshRemote(region, host.address) for host in region.hosts.values()}
     report = audit_region.audit(region, remotes, read=read, progress=Progress())
     obj.show(report.as_json(limit), report.text(limit), as_json=as_json)
+    if mend and report.mendable:
+        from ops.accounts import Administration  # noqa: PLC0415
+
+        noted = Administration(region).call("mend", {"copies": report.mendable})["noted"]
+        click.echo(f"{noted} copies will be brought back by the workers; audit again in some minutes", err=True)
+    sys.exit(0 if report.ok else 1)
+
+
+@main.command()
+@json_option
+@click.option("--pool", "host", required=True, metavar="HOST", help="The storage host whose pool is lost.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), default=20, show_default=True, metavar="MB/S",
+    help="How fast to copy, in the whole region.",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No progress lines.")
+@click.pass_obj
+def repair(obj: Context, as_json: bool, host: str, rate: float, quiet: bool) -> None:
+    """Declare the pool of a storage host lost for good, and bring back what it held from the other copies.
+
+    Refused while the host answers and has its objects. The region's workers do the work; this follows them, and may be stopped
+    and run again (another --rate counts from then on). Ends with what referred to the pool and what became of it, and names each
+    object that is lost. Exit code 1 if anything is lost or remains.
+
+    \b
+    Example: ./mobula repair --pool lab-a-storage-01 --rate 50
+    """
+    from ops import repair as repairing  # noqa: PLC0415
+    from ops.accounts import Administration  # noqa: PLC0415
+    from ops.region import lock  # noqa: PLC0415
+
+    region = obj.load_standing()
+    repairing.check_host(host, {h.name: h.pool for h in region.hosts.values()})
+    follow = repairing.Follow(Administration(region), Progress(quiet=quiet))
+    with lock(region, "repair"):  # not while it follows: `up` brings back what a repair waits for
+        note = follow.declare(host, rate)
+    report = follow.conclude(host, note)
+    obj.show(report.as_json(), report.text(), as_json=as_json)
     sys.exit(0 if report.ok else 1)
 
 

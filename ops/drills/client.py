@@ -200,8 +200,9 @@ class Client:
                 self._seen[key.path] = (fields.get("etag", ""), value)
             elif kind == "list" and status == 200:
                 names = tuple(json.loads(line)["name"] for line in said.splitlines())
-        except (RequestFailed, TimeoutError):
+        except (RequestFailed, TimeoutError) as error:
             status = 0
+            sys.stderr.write(f"{time.monotonic():.3f} {kind} {key.path}: {type(error).__name__} {error}\n")
         client, az = ("final", "final") if final else (self._plan.name, self._plan.az)
         self._log.write(
             encode(

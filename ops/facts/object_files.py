@@ -26,6 +26,8 @@ FILE = re.compile(rf"({UUID})\.(?:0|[1-9][0-9]*)\.[0-9a-f]{{32}}", re.ASCII)
 UPLOADS = "tmp"
 LOG = "log"
 """segments with what was stored lately, which has its files as well"""
+QUARANTINE = "quarantine"
+"""copies whose bytes were wrong: they count as missing, and are mended from another host's"""
 SORT = ("sort", "--buffer-size=16M", "--temporary-directory=/var/tmp", "--field-separator=\t", "--key=1,1", "--key=2,2")
 CHUNK_BYTES = 1 << 20
 SIGN_OF_LIFE_S = 2.0
@@ -48,7 +50,7 @@ def files(root: str) -> "Iterator[tuple[str, str, os.stat_result]]":
     with os.scandir(root) as folders:
         for folder in folders:
             is_folder = folder.is_dir(follow_symlinks=False)
-            if is_folder and folder.name == LOG:
+            if is_folder and folder.name in (LOG, QUARANTINE):
                 continue
             if not is_folder or not (folder.name == UPLOADS or ACCOUNT.fullmatch(folder.name)):
                 yield "", folder.name, folder.stat(follow_symlinks=False)

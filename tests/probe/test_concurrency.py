@@ -5,7 +5,6 @@ MOBULA_LONG=20 makes each test do twenty times as much.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import threading
@@ -13,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -22,12 +21,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from mobula.metadata.model import Metadata, StorageServer
-from mobula.metadata.store import PostgresMetadata
-from mobula.wire.zookeeper import Client as ZooKeeper
-from tests.contract.webapi.local import LocalRegion
 from tests.history import Event, stale_reads
 from tests.probe import shard
+from tests.probe.sharded import ShardedRegion
 from tests.region.signed import Answer, Client
 
 pytestmark = pytest.mark.probe
@@ -42,28 +38,6 @@ SELECT e.directory, e.name FROM metadata.entry e WHERE e.directory !~ '^/[^/]+/s
 ENTRIES = "SELECT directory || '/' || name AS path FROM metadata.entry WHERE kind = 'directory'"
 ROWS = "SELECT path FROM metadata.directory WHERE state = 'active'"
 UNFINISHED = "SELECT path FROM metadata.directory WHERE state <> 'active'"
-
-
-@dataclass(slots=True)
-class ShardedRegion(LocalRegion):
-    """A webapi over real shards; accounts and storage servers as in its base."""
-
-    shards: shard.Shards = field(kw_only=True)
-
-    async def _tier(self, servers: Sequence[StorageServer]) -> Metadata:
-        zookeeper = ZooKeeper([self.shards.zookeeper.address])
-        zookeeper.start()
-        await zookeeper.wait_connected(10)
-        tier = PostgresMetadata(zookeeper, self.shards.postgres)
-        tier.start()
-        self._stopping += [zookeeper.stop, tier.stop]
-        await tier.region_init(servers, len(self.shards.servers))
-        return tier
-
-    def sql(self, statement: str) -> list[dict[str, object]]:
-        """Rows of all shards."""
-        numbers = range(1, len(self.shards.servers) + 1)
-        return [row for number in numbers for row in asyncio.run(self.shards.sql(number, statement))]
 
 
 def whole(region: ShardedRegion) -> None:

@@ -9,7 +9,7 @@ import pytest
 import mobula
 from mobula.core.errors import ERRORS, ApiError, unavailable
 
-# Section 6 of the HTTP contract, the codes that are answered so far.
+# Section 6 of the HTTP contract, the codes that are answered so far; ObjectLost is promise CL-102.
 CONTRACT = {
     400: """BadRequestError BadDigest ContentMD5Mismatch DirectoryNotEmpty InvalidArgumentError InvalidContent
         InvalidDurabilityLevel InvalidHeader RequestExpired InvalidLink InvalidMaxContentLength InvalidParameter
@@ -24,6 +24,7 @@ CONTRACT = {
     406: "NotAcceptable",
     408: "UploadTimeout",
     409: "ConcurrentRequest DirectoryLimitExceeded EntityAlreadyExists",
+    410: "ObjectLost",
     411: "ContentLengthRequired",
     412: "PreconditionFailed",
     413: "MaxContentLengthExceeded RequestEntityTooLargeError",

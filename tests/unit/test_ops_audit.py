@@ -141,7 +141,7 @@ Harm = Callable[[World], object]
 OTHER_SHARD = 3 - SHARD
 HERE = f"shard {SHARD}"
 THERE = f"shard {OTHER_SHARD}"
-COPY_B = f"put the copy of b-1 in its place, owner mobula: {FIRST.file}"
+COPY_B = f"./mobula audit --mend has it brought back from b-1: {FIRST.file}"
 LOOK = "look at it, then remove it from"
 
 
@@ -247,7 +247,7 @@ def test_a_whole_copy_elsewhere_is_named_to_mend_from() -> None:
     world.replace(world.file("b-1", FIRST), size_bytes=4)
     found, _ = look(world)
     assert [(f.kind, f.host) for f in found] == [("misplaced", "c-1"), ("size", "b-1")]
-    assert found[1].do == f"put the copy of c-1 in its place, owner mobula: {FIRST.file}"
+    assert found[1].do == f"./mobula audit --mend has it brought back from c-1: {FIRST.file}"
 
 
 def test_a_broken_file_elsewhere_is_no_copy_to_move_back() -> None:
@@ -469,7 +469,7 @@ def test_the_report_shows_as_many_findings_as_it_is_told_and_says_how_many_there
     report = conclude(first, passed(world, set(first.suspects)), {}, elapsed_s=1.0, read=False)
     said = json.loads(json.dumps(report.as_json(2)))
     assert (len(said["findings"]), said["findings_total"], said["rechecked"], said["kinds"]) == (2, 5, 3, {"orphan": 5})
-    assert set(said["findings"][0]) == {"kind", "object", "path", "host", "what", "do"}
+    assert set(said["findings"][0]) == {"kind", "object", "path", "host", "what", "do", "file", "group"}
     assert {
         "ok",
         "objects",
@@ -529,3 +529,20 @@ def test_bytes_that_lost_one_of_several_names_are_not_doomed() -> None:
     gone = row(1, dropped=True)
     world.rows.append(Row(**{**{name: getattr(gone, name) for name in gone.__struct_fields__}, "released": True}))
     assert look(world)[0] == []
+
+
+def test_a_lost_object_is_counted_and_no_finding() -> None:
+    world = healthy()
+    entry(lost=True)(world)
+    world.files = [f for f in world.files if f.object_id != FIRST.object_id]
+    report = conclude(passed(world), None, {}, elapsed_s=0, read=False)
+    assert (report.ok, report.counts.objects, report.counts.lost, report.counts.copies) == (True, 4, 1, 8)
+    assert "1 of these objects are lost" in report.text(10)
+
+
+def test_a_copy_that_another_one_can_give_is_mendable() -> None:
+    world = healthy()
+    world.files.remove(world.file("a-1", FIRST))
+    assert conclude(passed(world), None, {}, elapsed_s=0, read=False).mendable == [("a-1", FIRST.file, 1)]
+    world.files.remove(world.file("b-1", FIRST))
+    assert conclude(passed(world), None, {}, elapsed_s=0, read=False).mendable == []

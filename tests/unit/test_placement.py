@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobula.metadata.model import Group, StorageServer
-from mobula.metadata.placement import GROUP_SERVERS_MAX, GROUPS_MAX, merge_groups, plan_groups
+from mobula.metadata.placement import (
+    GROUP_SERVERS_MAX,
+    GROUPS_MAX,
+    merge_groups,
+    newest,
+    plan_groups,
+    replace_server,
+)
 
 
 def servers(*per_az: int) -> list[StorageServer]:
@@ -93,3 +100,46 @@ def test_a_server_that_left_stays_in_its_groups_and_a_new_address_moves_the_epoc
 def test_a_group_that_a_repair_switched_keeps_its_epoch() -> None:
     standing = [Group(1, 7, tuple(servers(1, 1, 1)))]
     assert merge_groups(standing, servers(1, 1, 1))[0] == standing[0]
+
+
+@given(st.lists(st.integers(1, 5), min_size=3, max_size=3), st.data())
+def test_a_lost_server_is_replaced_in_every_group_and_the_spread_stays(per_az: list[int], data: st.DataObject) -> None:
+    """Also one after the other: servers that are lost are not chosen, and each change can be told from all earlier ones."""
+    everyone = servers(*per_az)
+    groups = [Group(n, 1, members) for n, members in enumerate(plan_groups(everyone), 1)]
+    gone: set[str] = set()
+    for _ in range(data.draw(st.integers(1, 3))):
+        lost = data.draw(st.sampled_from(everyone)).id
+        gone.add(lost)
+        alive = [server for server in everyone if server.id not in gone]
+        plan = {r.group.id: r for r in replace_server(groups, lost, alive)}
+        assert set(plan) == {g.id for g in groups if lost in {s.id for s in g.servers}}
+        for old in groups:
+            if old.id not in plan:
+                continue
+            new, places = plan[old.id].group, plan[old.id].places
+            assert (new.epoch, len(new.servers)) == (old.epoch + 1, len(old.servers))
+            assert len({s.id for s in new.servers}) == len(new.servers)
+            assert len({s.az for s in new.servers[:3]}) == 3
+            changed = tuple(n for n in range(len(old.servers)) if old.servers[n] != new.servers[n])
+            assert places == changed
+            assert {s.id for s in old.servers} - {lost} <= {s.id for s in new.servers}
+            fresh = [new.servers[n].generation for n in places]
+            assert min(fresh) > max(s.generation for s in old.servers)
+        groups = [plan[g.id].group if g.id in plan else g for g in groups]
+    assert merge_groups(groups, everyone)[: len(groups)] == groups
+
+
+def test_replacements_take_turns() -> None:
+    everyone = servers(8, 8, 8)
+    groups = [Group(n, 1, members) for n, members in enumerate(plan_groups(everyone), 1)]
+    held = {g.id: {s.id for s in g.servers} for g in groups}
+    plan = replace_server(groups, "a-0", [s for s in everyone if s.id != "a-0"])
+    taken = Counter(next(iter({s.id for s in r.group.servers} - held[r.group.id]), "none") for r in plan)
+    assert taken["none"] == 0
+    assert max(taken.values()) <= 3 * max(1, len(plan) // len(everyone))
+
+
+def test_of_two_versions_of_a_group_the_later_one_counts() -> None:
+    old, new = Group(1, 1, tuple(servers(1, 1, 1))), Group(1, 2, tuple(servers(1, 1, 1))[::-1])
+    assert newest([[new], [old, Group(2, 1, ())]]) == newest([[old], [new, Group(2, 1, ())]]) == [new, Group(2, 1, ())]

@@ -18,6 +18,7 @@ from mobula.core.groups import Group, StorageServer
 from mobula.proto.put import State
 from mobula.webapi import upload as uploads
 from mobula.webapi.context import Context, Store
+from mobula.webapi.notes import Notes
 from mobula.webapi.upload import Upload, Wish
 from mobula.wire.http_client import Address
 from mobula.wire.http_exchange import BodyTimeout
@@ -77,7 +78,7 @@ def upload(
     owner = SimpleNamespace(uuid=UUID(int=1))
     context = cast(Context, SimpleNamespace(request=body or Body(), owner=owner))
     directory = cast(Any, SimpleNamespace(suspect=suspected.append))
-    store = Store(cast(Any, None), cast(Any, storage), directory, "a", random.Random(1))  # noqa: S311
+    store = Store(cast(Any, None), cast(Any, storage), directory, "a", random.Random(1), Notes())  # noqa: S311
     return Upload(context, store, Wish(2, md5, len(BODY), 1 << 20), groups), suspected
 
 

@@ -52,6 +52,7 @@ ERRORS: Mapping[str, tuple[int, str]] = {
     "ConcurrentRequest": (409, "{path} was being concurrently updated"),
     "DirectoryLimitExceeded": (409, "{path} has too many entries"),
     "EntityAlreadyExists": (409, "{path} already exists"),
+    "ObjectLost": (410, "{path} is lost: the storage that held its bytes is gone; delete it or write it again"),
     "ContentLengthRequired": (411, "Content-Length must be >= 0"),
     "PreconditionFailed": (412, "{why}"),
     "MaxContentLengthExceeded": (413, "request has exceeded {most} bytes"),

@@ -11,6 +11,8 @@ class StorageServer:
     az: str
     address: str
     port: int
+    generation: int = 0
+    """how often this place in its group got an empty pool: bytes that went to an earlier one are not there"""
 
 
 @dataclass(frozen=True, slots=True)

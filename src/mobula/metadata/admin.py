@@ -19,6 +19,7 @@ from asyncpg import PostgresError
 
 from mobula.core.accounts import InvalidLogin
 from mobula.core.keys import InvalidKey
+from mobula.metadata import repair_admin
 from mobula.metadata.config import Postgres
 from mobula.metadata.directory import Directory
 from mobula.metadata.model import MetadataError, StorageServer
@@ -33,6 +34,8 @@ class Config(msgspec.Struct, frozen=True):
 
     zookeeper: tuple[str, ...]
     postgres: Postgres
+    host: str = ""
+    capability_keys: tuple[str, ...] = ()
 
 
 class RegionInit(msgspec.Struct, frozen=True):
@@ -113,6 +116,9 @@ VERBS: dict[str, tuple[type, Callable[[PostgresMetadata, Any], Awaitable[Answer]
 }
 
 
+INPUTS = {name: kind for name, (kind, _) in (VERBS | repair_admin.VERBS).items()}
+
+
 async def act(config: Config, verb: str, wanted: Any) -> Answer:
     """Do one verb with a metadata tier of its own."""
     zookeeper = Client(config.zookeeper)
@@ -121,6 +127,9 @@ async def act(config: Config, verb: str, wanted: Any) -> Answer:
     try:
         await zookeeper.wait_connected(CONNECT_TIMEOUT_S)
         metadata.start()
+        if verb in repair_admin.VERBS:
+            async with repair_admin.speaking(metadata, config.capability_keys, config.host) as verbs:
+                return await repair_admin.VERBS[verb][1](verbs, wanted)
         return await VERBS[verb][1](metadata, wanted)
     finally:
         metadata.stop()
@@ -129,7 +138,7 @@ async def act(config: Config, verb: str, wanted: Any) -> Answer:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="webapi.json of this host.")
-@click.argument("verb", type=click.Choice(list(VERBS)))
+@click.argument("verb", type=click.Choice(list(INPUTS)))
 def main(path: Path, verb: str) -> None:
     """Administer the region's data; JSON on standard input, JSON on standard output.
 
@@ -140,7 +149,7 @@ def main(path: Path, verb: str) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         config = msgspec.json.decode(path.read_bytes(), type=Config)
-        wanted: Any = msgspec.json.decode(sys.stdin.buffer.read() or b"{}", type=VERBS[verb][0])
+        wanted: Any = msgspec.json.decode(sys.stdin.buffer.read() or b"{}", type=INPUTS[verb])
     except (OSError, msgspec.MsgspecError) as error:
         click.echo(f"{verb}: {error}", err=True)
         sys.exit(2)
@@ -149,7 +158,7 @@ def main(path: Path, verb: str) -> None:
     except (InvalidLogin, InvalidKey) as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    except (MetadataError, ZooKeeperError, PostgresError, OSError) as error:
+    except (MetadataError, ZooKeeperError, PostgresError, OSError, ValueError) as error:
         click.echo(f"{verb}: {error}" if verb not in str(error) else str(error), err=True)
         sys.exit(1)
 

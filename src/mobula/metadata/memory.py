@@ -66,6 +66,16 @@ class MemoryMetadata:
         """Give a group its next epoch, as a repair would."""
         self._groups[group] = replace(self._groups[group], epoch=self._groups[group].epoch + 1)
 
+    def replace_pools(self) -> None:
+        """Every server has an empty pool from now on, as after repairs that found nobody else."""
+        for group in list(self._groups.values()):
+            servers = tuple(replace(server, generation=server.generation + 1) for server in group.servers)
+            self._groups[group.id] = Group(group.id, group.epoch + 1, servers)
+
+    def lose(self, directory: str, name: str) -> None:
+        """Mark an object as lost, as a repair would."""
+        self._directories[directory][name] = replace(self._directories[directory][name], lost=True)
+
     async def lookup(self, directory: str, name: str) -> Lookup:
         exists = is_root(directory) or directory in self._active
         return Lookup(self._directories.get(directory, {}).get(name), exists)
@@ -191,7 +201,7 @@ class MemoryMetadata:
             found = [e for e in found if _from_marker(e, page, page.marker)]
         return Listing(found[: page.limit], len(entries))
 
-    async def groups(self) -> Sequence[Group]:
+    async def groups(self, *, max_age_s: float = 5.0) -> Sequence[Group]:  # noqa: ARG002 (always of now)
         return list(self._groups.values())
 
 

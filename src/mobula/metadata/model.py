@@ -47,6 +47,8 @@ class Entry:
     copies: int = 0
     reference: uuid.UUID | None = None
     """the bytes have, or had, other names too: this one's number among them; None for bytes that were never linked"""
+    lost: bool = False
+    """the last copy went with a pool: there are no bytes to be had any more"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,5 +185,5 @@ class Metadata(Protocol):
     async def list_directory(self, path: str, page: Page) -> Listing:
         """Raises NotFound if the directory doesn't exist (a root directory always does: the caller says so by catching)."""
 
-    async def groups(self) -> Sequence[Group]:
-        """All placement groups, from a cache that is at most some seconds old."""
+    async def groups(self, *, max_age_s: float = 5.0) -> Sequence[Group]:
+        """All placement groups, from a cache that is at most so old; 0: as they are now, or Unavailable."""

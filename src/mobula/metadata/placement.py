@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from mobula.metadata.model import Group, StorageServer
 
@@ -42,12 +46,72 @@ def merge_groups(standing: Sequence[Group], storages: Sequence[StorageServer]) -
     wanted = {_head(servers): servers for servers in plan_groups(storages)}
     merged = []
     for group in standing:
-        kept = tuple(known.get(server.id, server) for server in group.servers)
+        kept = tuple(replace(known.get(s.id, s), generation=s.generation) for s in group.servers)
         more = [s for s in wanted.pop(_head(kept), ()) if s.id not in {k.id for k in kept}]
         servers = (*kept, *more[: GROUP_SERVERS_MAX - len(kept)])
         merged.append(Group(group.id, group.epoch + (servers != group.servers), servers))
     first_new = max((group.id for group in standing), default=0) + 1
     return merged + [Group(number, 1, servers) for number, servers in enumerate(wanted.values(), first_new)]
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A group after one of its servers was lost: in its next epoch, and which places have other pools than before."""
+
+    group: Group
+    places: tuple[int, ...]
+
+
+def replace_server(groups: Iterable[Group], lost: str, alive: Iterable[StorageServer]) -> list[Replacement]:
+    """Every group that has the lost server, with somebody else in its place, as far as there is anybody.
+
+    The new one keeps the first three in three AZs, and takes its turn with the others that could. Best is one that the group doesn't
+    have yet. Else one of the group's later places comes forward (in a region where every group has every server), and the lost host
+    takes that place, which few objects use. Else it is the lost host itself, once it is back with an empty pool.
+    """
+    servers = sorted((server for server in alive if server.id != lost), key=lambda server: server.id)
+    taken: Counter[str] = Counter()
+    plan = []
+    for group in sorted(groups, key=lambda group: group.id):
+        place = next((n for n, server in enumerate(group.servers) if server.id == lost), None)
+        if place is not None:
+            plan.append(_replaced(group, place, servers, taken))
+    return plan
+
+
+def _replaced(group: Group, place: int, servers: Sequence[StorageServer], taken: Counter[str]) -> Replacement:
+    members = {server.id: n for n, server in enumerate(group.servers)}
+    azs = {server.az for n, server in enumerate(group.servers[:3]) if n != place} if place < 3 else set()
+    fit = [server for server in servers if server.az not in azs and members.get(server.id, 3) >= 3]
+    outside = [server for server in fit if server.id not in members]
+    later = [server for server in fit if server.id in members] if place < 3 else []
+    generation = 1 + max(server.generation for server in group.servers)
+    empty = replace(group.servers[place], generation=generation)
+    after = list(group.servers)
+    if outside or later:
+        chosen = min(outside or later, key=lambda server: (taken[server.id], server.id))
+        taken[chosen.id] += 1
+        if chosen.id in members:
+            after[members[chosen.id]] = empty
+        after[place] = replace(chosen, generation=generation)
+    else:
+        after[place] = empty
+    places = tuple(n for n, (old, new) in enumerate(zip(group.servers, after, strict=True)) if old != new)
+    return Replacement(Group(group.id, group.epoch + 1, tuple(after)), places)
+
+
+def newest(versions: Iterable[Iterable[Group]]) -> list[Group]:
+    """Of each group the latest epoch that any shard has: a change reaches them one after the other."""
+    found: dict[int, Group] = {}
+    for group in itertools.chain.from_iterable(versions):
+        if group.id not in found or found[group.id].epoch < group.epoch:
+            found[group.id] = group
+    return [found[number] for number in sorted(found)]
+
+
+def group_of(number: int, epoch: int, servers: str) -> Group:
+    """A group as its row says it, the servers as JSON."""
+    return Group(number, epoch, tuple(StorageServer(**server) for server in msgspec.json.decode(servers)))
 
 
 def _head(servers: Sequence[StorageServer]) -> tuple[str, ...]:

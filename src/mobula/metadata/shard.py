@@ -48,6 +48,8 @@ class Shard:
         self._leader: str | None = None
         self._address: str | None = None
         self._idle: list[asyncpg.Connection] = []
+        self._busy: dict[asyncpg.Connection, str] = {}
+        """those that wait for an answer, and from whom"""
         self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
         self._changed = asyncio.Event()
         self._generation = 0
@@ -86,10 +88,16 @@ class Shard:
             return
 
     def lead_by(self, address: str | None) -> None:
-        """From now on the primary is there: every connection to another one is dropped at once."""
+        """From now on the primary is there: every connection to another one is dropped at once, also those that wait for an answer.
+
+        A primary that was deposed answers nothing that counts, and one without power nothing at all: whoever waits for it would wait
+        until its deadline, and with it every put that goes after that one (`batches.py`).
+        """
         if address != self._address:
             self._address = address
             self._drop_idle()
+            for connection in [c for c, whose in self._busy.items() if whose != address]:
+                connection.terminate()
         self._changed.set()
 
     def _drop_idle(self) -> None:
@@ -141,9 +149,11 @@ class Shard:
             raise Unavailable(f"all {CONNECTIONS_MAX} connections are busy") from error
         try:
             connection = await self._connection(address, end)
+            self._busy[connection] = address
             try:
                 rows = await self._never_cancel(connection, sql, args, max(0.01, end - time.monotonic()))
             finally:
+                del self._busy[connection]
                 self._put_back(connection, address)
         finally:
             self._slots.release()

@@ -39,7 +39,7 @@ from mobula.metadata.model import (
     Unavailable,
 )
 from mobula.metadata.paths import is_root, split
-from mobula.metadata.placement import merge_groups
+from mobula.metadata.placement import group_of, merge_groups, newest
 from mobula.metadata.shard import Shard
 from mobula.metadata.two_shards import Plan
 from mobula.wire.zookeeper import Client, Node, NodeExists, NoNode
@@ -85,6 +85,7 @@ class _Stored(msgspec.Struct):
     copies: int
     reference: uuid.UUID | None = None
     """a shard may not have migrated yet"""
+    lost: uuid.UUID | None = None
 
 
 # Made at import: msgspec is not safe when several threads are the first to decode a type.
@@ -194,6 +195,15 @@ class PostgresMetadata:
         """As last read, None until then."""
         return self._map
 
+    @property
+    def shards(self) -> Sequence[int]:
+        """Numbers of all shards; none while the map is not known."""
+        return self._map.shards if self._map else ()
+
+    def shard_of(self, vnode: int) -> int:
+        """Who has a vnode; 0 while the map is not known."""
+        return self._map.shard_of(vnode) if self._map else 0
+
     async def call(self, shard: int, sql: str, *args: object, writes: bool, deadline: float | None = None) -> list[Any]:
         """Rows of one statement on one shard; the first column is ``generation``. Raises what `Shard.call` raises."""
         return await self.shard(shard).call(sql, *args, deadline=deadline or self._deadline(), writes=writes)
@@ -204,13 +214,16 @@ class PostgresMetadata:
     async def _route(self, directory: str, deadline: float) -> tuple[_Way, int]:
         """To the shard of a directory's children, and their vnode."""
         if self._map is None:
-            try:
-                await asyncio.wait_for(self._mapped.wait(), deadline - time.monotonic())
-            except TimeoutError as error:
-                raise Unavailable("route a request: the shard map has never been read from ZooKeeper") from error
-            assert self._map is not None  # noqa: S101
+            await self.wait_mapped(deadline)
         vnode = shard_map.vnode_of(directory)
-        return self._way(self._map.shard_of(vnode)), vnode
+        return self._way(self.shard_of(vnode)), vnode
+
+    async def wait_mapped(self, deadline: float | None = None) -> None:
+        """Until the shard map is known. Raises Unavailable."""
+        try:
+            await asyncio.wait_for(self._mapped.wait(), (deadline or self._deadline()) - time.monotonic())
+        except TimeoutError as error:
+            raise Unavailable("route a request: the shard map has never been read from ZooKeeper") from error
 
     async def _row(self, directory: str, sql: str, *args: object, deadline: float, writes: bool) -> Any:
         """The one row of a function of schema metadata, called with the directory's vnode and path first."""
@@ -398,21 +411,21 @@ class PostgresMetadata:
             raise NotFound(path)
         return Listing(entries, row["total"])
 
-    async def groups(self) -> Sequence[Group]:
+    async def groups(self, *, max_age_s: float = GROUPS_AGE_S) -> Sequence[Group]:
         async with self._groups_lock:
             read_at, groups = self._groups
-            if time.monotonic() - read_at > GROUPS_AGE_S:
+            if time.monotonic() - read_at >= max_age_s:
                 try:
                     groups = await self._read_groups(1)
                 except Unavailable:
-                    if not groups:
+                    if not groups or not max_age_s:
                         raise
                 self._groups = (time.monotonic(), groups)
             return groups
 
     async def _read_groups(self, shard: int) -> list[Group]:
         rows = await self.call(shard, "SELECT * FROM metadata.groups()", writes=False)
-        return [_group(row) for row in rows if row["id"] is not None]
+        return [group_of(row["id"], row["epoch"], row["servers"]) for row in rows if row["id"] is not None]
 
     async def sweep(self) -> int:
         """Finish what a mkdir or rmdir left half-done more than 60 s ago; answers how many directories were finished."""
@@ -441,10 +454,11 @@ class PostgresMetadata:
         except NodeExists:
             log.info("shard map stands")
         self._on_map(await self._read_map())
-        groups = merge_groups(await self._read_groups(1), storages)
+        standing = newest([await self._read_groups(shard) for shard in self.shards])
+        groups = merge_groups(standing, storages)
         wanted = [{"id": g.id, "epoch": g.epoch, "servers": [asdict(s) for s in g.servers]} for g in groups]
         document = _json(wanted)
-        for shard in self._map.shards if self._map else ():
+        for shard in self.shards:
             row = (await self.call(shard, "SELECT * FROM metadata.ensure_groups($1)", document, writes=True))[0]
             changed = changed or row["changed"] > 0
         return changed, self._map.epoch if self._map else 0, len(wanted)
@@ -486,9 +500,5 @@ def _entry(stored: _Stored) -> Entry:
         name=stored.name, kind=stored.kind, mtime=stored.mtime, headers=stored.headers, role_tags=stored.role_tags, etag=stored.etag,
         size_bytes=stored.size, md5=bytes.fromhex(stored.md5[2:]), content_type=stored.content_type, object_id=stored.object_id,
         account=stored.account, group=stored.group_id, copies=stored.copies, reference=stored.reference,
+        lost=stored.lost is not None and stored.lost == stored.object_id,
     )  # fmt: skip
-
-
-def _group(row: Mapping[str, Any]) -> Group:
-    servers = tuple(StorageServer(**server) for server in msgspec.json.decode(row["servers"]))
-    return Group(row["id"], row["epoch"], servers)

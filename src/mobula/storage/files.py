@@ -2,6 +2,7 @@
 
     tmp/<object id>                                an upload on its way; `start` removes what a crash left
     log/<number>                                   what was stored and deleted lately (mobula.storage.commits)
+    quarantine/                                    files whose bytes turned out wrong (mobula.storage.integrity)
     <account uuid>/<object id>.<size>.<md5 hex>    an object, whole: the name says what the bytes must be
 
 An upload is fsynced, renamed, and **fsynced again**: on zfs-fuse the rename survives a crash only through an fsync of
@@ -77,6 +78,11 @@ class ObjectName:
     @property
     def path(self) -> str:
         return f"{self.account}/{self.object_id}.{self.size_bytes}.{self.md5}"
+
+
+def is_account(folder: str) -> bool:
+    """A folder of object files."""
+    return _ACCOUNT.fullmatch(folder) is not None
 
 
 def check_id(account: str, object_id: str) -> None:
@@ -155,6 +161,14 @@ class ObjectFiles:
         self._check_room(announced_bytes or 0)
         if object_id in self._stored:
             raise ObjectExists(f"store object {object_id!r}: it is stored; use a new id")
+        return self._begin(account, object_id)
+
+    def create_copy(self, name: ObjectName) -> Upload:
+        """Begin to take another server's copy, also of what was stored here once. Raises ObjectExists, NoSpace, OSError."""
+        self._check_room(name.size_bytes)
+        return self._begin(name.account, name.object_id)
+
+    def _begin(self, account: str, object_id: str) -> Upload:
         try:
             fd = os.open(self.temporary(object_id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         except FileExistsError as error:
@@ -279,6 +293,15 @@ class ObjectFiles:
         os.fsync(upload.fd)
         fsync_directory(folder)
 
+    def replace(self, upload: Upload, name: ObjectName) -> None:
+        """As `place`, for a copy: over whatever is there. Raises OSError."""
+        with self._lock:
+            self._stored[name.object_id] = None
+        folder = f"{self._root_text}/{name.account}"
+        self._move(upload.temporary, f"{self._root_text}/{name.path}", folder)
+        os.fsync(upload.fd)
+        fsync_directory(folder)
+
     def _take_id(self, object_id: str) -> None:
         """From here on nobody else can place an object of this id. No call to the kernel under the lock: all uploads meet there."""
         with self._lock:
@@ -326,9 +349,14 @@ class Upload:
         except OSError as error:
             raise space(error) from error
 
+    @property
+    def name(self) -> ObjectName:
+        """Of what was written so far."""
+        return ObjectName(self._account, self._object_id, self.size_bytes, self._digest.hexdigest())
+
     def commit(self) -> ObjectName:
         """All of it lasts from here on. Raises ObjectExists, NoSpace, OSError; abort it then."""
-        name = ObjectName(self._account, self._object_id, self.size_bytes, self._digest.hexdigest())
+        name = self.name
         try:
             os.fsync(self.fd)
             self._files.place(self, name)
@@ -336,6 +364,15 @@ class Upload:
             raise space(error) from error
         self._close()
         return name
+
+    def commit_copy(self) -> None:
+        """The same, over a file of this name. Raises NoSpace, OSError; abort it then."""
+        try:
+            os.fsync(self.fd)
+            self._files.replace(self, self.name)
+        except OSError as error:
+            raise space(error) from error
+        self._close()
 
     def abort(self) -> None:
         """Leave nothing behind."""

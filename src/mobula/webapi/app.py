@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import random
 from collections.abc import Mapping
@@ -16,12 +17,14 @@ from mobula.core.paths import NAMESPACES, InvalidPath, Path, parse
 from mobula.core.tokens import TokenKey
 from mobula.metadata import model
 from mobula.metadata.model import Kind
+from mobula.metadata.repairing import Repairs
 from mobula.metadata.store import PostgresMetadata
 from mobula.webapi import directories, links, objects, token
 from mobula.webapi.accounts import Accounts, Authcaches
 from mobula.webapi.auth import authenticate, authorize, require_caller, require_secure
 from mobula.webapi.config import WebapiConfig
 from mobula.webapi.context import Context, Store, read_query
+from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import BodyTooLarge, Request, Response
@@ -32,6 +35,7 @@ log = structlog.get_logger()
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT")
 OF_STORAGE = "DELETE, GET, HEAD, OPTIONS, PUT"
+NOTES_PERIOD_S = 2.0
 NOT_YET = frozenset({"jobs", "uploads", "medusa"})
 """parts of the API that are not there yet"""
 CROSSDOMAIN = b"""<?xml version="1.0"?>
@@ -239,9 +243,11 @@ class Service:
         self._tree = Tree(self._zookeeper, "/names", self._on_names)
         accounts = Authcaches(self._auth_http, [_address(text) for text in config.authcaches])
         pick = random.Random()  # noqa: S311 (spreads load, guards nothing)
+        self._notes = Notes()
         self._webapi = Webapi(
-            accounts, Store(self._metadata, storage, self._directory, config.az, pick), config.tokens()
+            accounts, Store(self._metadata, storage, self._directory, config.az, pick, self._notes), config.tokens()
         )
+        self._tasks: list[asyncio.Task[None]] = []
 
     def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
         servers = {}
@@ -259,15 +265,29 @@ class Service:
         self._metadata.start()
         self._tree.start()
         self._directory.start()
+        self._tasks = [asyncio.get_running_loop().create_task(self._hand_on_notes())]
 
     async def stop(self) -> None:
         """End."""
+        for task in self._tasks:
+            task.cancel()
         self._tree.stop()
         self._directory.stop()
         self._metadata.stop()
         await self._http.close()
         await self._auth_http.close()
         await self._zookeeper.stop()
+
+    async def _hand_on_notes(self) -> None:
+        """Let the workers know of copies that were not found."""
+        repairs = Repairs(self._metadata)
+        while True:
+            await asyncio.sleep(NOTES_PERIOD_S)
+            notes = self._notes.take()
+            try:
+                await repairs.note(notes)
+            except model.MetadataError as error:
+                log.info("missing copies not noted", copies=len(notes), why=str(error))
 
     def status(self) -> dict[str, object]:
         """Healthy once the shard map is known."""

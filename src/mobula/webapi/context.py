@@ -11,6 +11,7 @@ from mobula.core.accounts import Account, Caller
 from mobula.core.errors import ApiError
 from mobula.core.paths import Path
 from mobula.metadata.model import Lookup, Metadata
+from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_exchange import Request, Response
 from mobula.wire.storage_client import StorageClient
@@ -67,6 +68,7 @@ class Store:
     directory: StorageDirectory
     az: str
     pick: random.Random
+    notes: Notes
 
 
 def read_query(query: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -10,11 +11,17 @@ from mobula.core.accounts import Account
 from mobula.core.dates import http_date
 from mobula.core.errors import ApiError, unavailable
 from mobula.core.paths import InvalidPath, Path, parse
-from mobula.metadata.model import Entry, Kind, Precondition, SourceChanged
+from mobula.metadata.model import Entry, GroupChanged, Kind, Precondition, SourceChanged
 from mobula.webapi.accounts import Accounts
 from mobula.webapi.auth import authorize
 from mobula.webapi.context import Context, Store
-from mobula.webapi.objects import conditions_hold, target_is_no_directory, target_is_no_root
+from mobula.webapi.objects import (
+    COMMIT_PAUSE_S,
+    COMMITS_MAX,
+    conditions_hold,
+    target_is_no_directory,
+    target_is_no_root,
+)
 
 TRIES = 5
 """a source that is being overwritten is looked at again so often"""
@@ -91,6 +98,8 @@ async def _find(context: Context, store: Store, accounts: Accounts, path: Path) 
     authorize(context.caller, owner, "GET", path)
     if entry.kind != Kind.OBJECT:
         raise ApiError.of("LinkNotObject", path=path)
+    if entry.lost:
+        raise ApiError.of("ObjectLost", path=path)
     return Source(owner, path, entry)
 
 
@@ -105,7 +114,22 @@ async def _link(context: Context, store: Store, source: Source) -> None:
             context.directory, entry, group_epoch=0, precondition=Precondition(), parent_is_root=parent_is_root
         )
         return
-    epoch = next((group.epoch for group in await store.metadata.groups() if group.id == entry.group), 0)
-    await store.metadata.link_object(
-        source.directory, source.entry, context.directory, entry, group_epoch=epoch, parent_is_root=parent_is_root
-    )
+    groups = await store.metadata.groups()
+    for left in reversed(range(COMMITS_MAX)):
+        epoch = next((group.epoch for group in groups if group.id == entry.group), 0)
+        try:
+            await store.metadata.link_object(
+                source.directory,
+                source.entry,
+                context.directory,
+                entry,
+                group_epoch=epoch,
+                parent_is_root=parent_is_root,
+            )
+        except GroupChanged:  # the bytes stay where they are; the change reaches the shards one after the other
+            if not left:
+                raise
+            await asyncio.sleep(COMMIT_PAUSE_S)
+            groups = await store.metadata.groups(max_age_s=0)
+        else:
+            return

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import datetime as dt
 import hashlib
 import uuid
-from collections.abc import Callable
-
-import structlog
+from functools import partial
 
 from mobula.core import conditions as preconditions
 from mobula.core.dates import http_date
-from mobula.core.errors import ApiError, unavailable
+from mobula.core.errors import ApiError
 from mobula.core.media import (
     acceptable,
     content_type,
@@ -25,22 +24,24 @@ from mobula.core.media import (
 from mobula.core.ranges import ByteRange, RangeNotSatisfiable, SeveralRanges, parse_range
 from mobula.metadata.model import (
     Entry,
+    Group,
+    GroupChanged,
     Kind,
     MetadataError,
     OutcomeUnknown,
     Precondition,
-    StorageServer,
 )
 from mobula.webapi.context import Context, Store
 from mobula.webapi.directories import store_directory
-from mobula.webapi.placement import address_of, choose
+from mobula.webapi.download import Download
+from mobula.webapi.placement import choose
 from mobula.webapi.upload import WHOLE_BYTES, Upload, Wish, check_md5
-from mobula.wire.storage_client import StorageError, StorageUnavailable, StoredCopy
-
-log = structlog.get_logger()
+from mobula.wire.storage_client import StoredCopy
 
 COPIES_DEFAULT = 2
 COPIES_MAX = 6
+COMMITS_MAX = 8
+COMMIT_PAUSE_S = 0.25
 STREAMED_BYTES_MAX = 51_200 << 20
 """of a body that does not say its length"""
 EMPTY_MD5 = hashlib.md5(b"", usedforsecurity=False).digest()
@@ -165,10 +166,7 @@ async def put(context: Context, store: Store) -> None:
         group=upload.group.id if upload and stored.size_bytes else 0, copies=wish.copies if stored.size_bytes else 0,
     )  # fmt: skip
     try:
-        await store.metadata.put_object(
-            context.directory, entry, group_epoch=upload.group.epoch if upload else 0, precondition=precondition,
-            parent_is_root=context.path.parent.is_root,
-        )  # fmt: skip
+        await _commit(context, store, entry, precondition, upload.group if upload else None)
     except MetadataError as error:
         if upload and not isinstance(error, OutcomeUnknown):
             upload.machine.commit_refused(str(error))
@@ -180,6 +178,34 @@ async def put(context: Context, store: Store) -> None:
         ("Etag", entry.etag), ("Last-Modified", http_date(entry.mtime)), ("Computed-MD5", base64.b64encode(entry.md5).decode()),
     ]  # fmt: skip
     await context.response.send(204, [*answer, *context.cors()])
+
+
+async def _commit(
+    context: Context, store: Store, entry: Entry, precondition: Precondition, group: Group | None
+) -> None:
+    """Write the entry. Raises MetadataError.
+
+    A group that was given other servers meanwhile is no reason to refuse an object whose copies lie on those that it kept. A change
+    reaches the shards one after the other, so the epoch of now is asked for some times.
+    """
+    put = partial(
+        store.metadata.put_object, context.directory, entry, precondition=precondition,
+        parent_is_root=context.path.parent.is_root,
+    )  # fmt: skip
+    epoch = group.epoch if group else 0
+    for _ in range(COMMITS_MAX):
+        try:
+            await put(group_epoch=epoch)
+        except GroupChanged:
+            now = next((g for g in await store.metadata.groups(max_age_s=0) if group and g.id == group.id), None)
+            if group is None or now is None or now.servers[: entry.copies] != group.servers[: entry.copies]:
+                raise
+            if now.epoch == epoch:
+                await asyncio.sleep(COMMIT_PAUSE_S)
+            epoch = now.epoch
+        else:
+            return
+    raise GroupChanged(str(entry.group))
 
 
 async def put_metadata(context: Context, store: Store) -> None:
@@ -229,6 +255,8 @@ def response_headers(entry: Entry, context: Context) -> list[tuple[str, str]]:
 
 async def show(context: Context, store: Store, entry: Entry) -> None:
     """``GET`` or ``HEAD``."""
+    if entry.lost:
+        raise ApiError.of("ObjectLost", path=context.path)
     response = context.response
     wanted = preconditions.parse(context.header)
     if preconditions.check(wanted, entry.etag, entry.mtime, reading=True):
@@ -250,7 +278,7 @@ async def show(context: Context, store: Store, entry: Entry) -> None:
         await response.start(status, headers, size_bytes)
         await response.finish()
         return
-    await send_copy(context, store, entry, part or whole, lambda: response.start(status, headers, size_bytes))
+    await Download(context, store, entry, part or whole, lambda: response.start(status, headers, size_bytes)).send()
 
 
 def _read_range(context: Context, entry: Entry) -> ByteRange | None:
@@ -264,42 +292,3 @@ def _read_range(context: Context, entry: Entry) -> ByteRange | None:
     except RangeNotSatisfiable as error:
         size = (("Content-Range", f"bytes */{entry.size_bytes}"),)
         raise ApiError.of("RequestedRangeNotSatisfiable", found=header[:80], headers=size) from error
-
-
-async def send_copy(context: Context, store: Store, entry: Entry, part: ByteRange, start: Callable[[], object]) -> None:
-    """The bytes of an object from any of its copies; when one fails, also in mid-body, the next one from the byte where it stopped.
-
-    Raises:
-        ApiError: no copy can be read, before the first byte.
-        StorageUnavailable: no copy can be read any more, after it (the connection is then cut: the client sees a short body).
-    """
-    response = context.response
-    servers = await _copies(store, entry)
-    why = "its placement group is not known"
-    for server in servers:
-        left = ByteRange(part.first + response.sent_bytes, part.last)
-        whole = left.size_bytes == entry.size_bytes
-        try:
-            async with await store.storage.open_get(
-                address_of(server), str(entry.account), str(entry.object_id), entry.size_bytes, entry.md5,
-                part=None if whole else left, request_id=context.request.request_id,
-            ) as reader:  # fmt: skip
-                if not response.started:
-                    await start()  # type: ignore[misc]
-                await reader.relay_to(response)
-            await response.finish()
-        except StorageError as error:
-            why = f"{server.id}: {error}"
-            log.warning("copy can't be read", object_id=str(entry.object_id), server=server.id, why=str(error))
-        else:
-            return
-    if response.started:
-        raise StorageUnavailable(f"send {entry.object_id}: {why}")
-    raise unavailable(f"no copy of the object can be read now: {why}", retry_after_s=5)
-
-
-async def _copies(store: Store, entry: Entry) -> list[StorageServer]:
-    """Who has copies: those that answer first, the own AZ's before others."""
-    group = next((g for g in await store.metadata.groups() if g.id == entry.group), None)
-    servers = group.servers[: entry.copies] if group else ()
-    return sorted(servers, key=lambda s: (s.id not in store.directory.rooms, s.az != store.az))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlencode
@@ -24,6 +26,10 @@ from mobula.wire.http_exchange import Response
 from mobula.wire.http_message import Pairs
 from mobula.wire.relay import relay
 
+COPY_BYTES_PER_S = 1 << 20
+"""a copy from server to server that is slower than this is given up"""
+COPY_BOUND_S = 60.0
+"""and one of however few bytes after this"""
 _LIFE_S = 3600
 """of a capability: longer than any transfer waits to begin, shorter than a key's"""
 
@@ -44,6 +50,18 @@ class CopyMissing(StorageError):
     """The server doesn't have this copy."""
 
 
+class SourceMissing(StorageError):
+    """The server that was to give a copy to another one doesn't have it."""
+
+
+class SourceWrong(StorageError):
+    """The server that was to give a copy to another one has other bytes than the object's."""
+
+
+class SourceUnavailable(StorageError):
+    """The server that was to give a copy to another one can't be asked now."""
+
+
 class CopyExists(StorageError):
     """The server has an object of this id already."""
 
@@ -60,6 +78,26 @@ class StoredCopy:
     md5: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class CopyName:
+    """What a copy of an object is called on every server that has one."""
+
+    account: str
+    object_id: str
+    size_bytes: int
+    md5: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of `<account>/<object id>.<size>.<md5>`. Raises ValueError."""
+        account, _, file = text.partition("/")
+        object_id, size, md5 = file.split(".")
+        return cls(str(uuid.UUID(account)), str(uuid.UUID(object_id)), int(size), bytes.fromhex(md5))
+
+    def __str__(self) -> str:
+        return f"{self.account}/{self.object_id}.{self.size_bytes}.{self.md5.hex()}"
+
+
 class StorageCapacity(msgspec.Struct, frozen=True):
     """Part of a storage server's /status."""
 
@@ -67,6 +105,8 @@ class StorageCapacity(msgspec.Struct, frozen=True):
     size_bytes: int = 0
     available_bytes: int = 0
     why: str = ""
+    wrong_copies: tuple[str, ...] = ()
+    """files that were put aside because their bytes were wrong, and wait to be mended (some of them if they are many)"""
 
 
 class StoredFile(msgspec.Struct, frozen=True):
@@ -236,6 +276,36 @@ class StorageClient:
         except (RequestFailed, msgspec.MsgspecError) as error:
             raise StorageUnavailable(f"list files on {server}: {error}") from error
 
+    async def holds(self, server: Address, name: CopyName) -> bool:
+        """The server has a file of this name. Raises StorageError."""
+        headers = self._headers("HEAD", name.object_id, name.size_bytes, "")
+        response = await self._ask(server, "HEAD", str(name), headers)
+        await response.close()
+        if response.status not in (200, 404):
+            raise await _refusal(server, "look for a copy", response)
+        return response.status == 200
+
+    async def copy(self, server: Address, name: CopyName, source: Address) -> bool:
+        """Let a server fetch another one's copy; it is verified and lasts when this returns. False: it had a right one already.
+
+        May be asked again whatever came of it. Raises SourceMissing, SourceWrong, SourceUnavailable (about `source`), CopyExists (the
+        server is receiving it now) and other StorageError (about `server`).
+        """
+        readable = Grant("GET", name.object_id, name.size_bytes, int(self._clock.now_s()) + _LIFE_S, self._caller)
+        headers = [
+            *self._headers("POST", name.object_id, name.size_bytes, ""),
+            ("x-mobula-source", str(source)), ("x-mobula-source-capability", sign(self._key, readable)),
+        ]  # fmt: skip
+        try:
+            async with asyncio.timeout(COPY_BOUND_S + name.size_bytes / COPY_BYTES_PER_S):
+                response = await self._ask(server, "POST", str(name), headers)
+        except TimeoutError as error:
+            raise StorageUnavailable(f"copy from {source} to {server}: it takes too long") from error
+        if response.status != 200:
+            raise await _refusal(server, f"copy from {source}", response, _COPY_REFUSALS)
+        await response.close()
+        return response.headers.get("x-mobula-copy") != "present"
+
     async def capacity(self, server: Address) -> StorageCapacity:
         """Raises StorageUnavailable."""
         try:
@@ -275,11 +345,16 @@ async def _stored(server: Address, response: ClientResponse) -> StoredCopy:
         raise StorageUnavailable(f"store a copy on {server}: it says size {size!r}, md5 {md5!r}") from error
 
 
-async def _refusal(server: Address, tried: str, response: ClientResponse) -> StorageError:
+_REFUSALS: Mapping[int, type[StorageError]] = {
+    400: StorageRefused, 403: StorageRefused, 404: CopyMissing, 409: CopyExists, 507: StorageFull,
+}  # fmt: skip
+_COPY_REFUSALS = {**_REFUSALS, 404: SourceMissing, 422: SourceWrong, 424: SourceUnavailable}
+
+
+async def _refusal(
+    server: Address, tried: str, response: ClientResponse, kinds: Mapping[int, type[StorageError]] = _REFUSALS
+) -> StorageError:
     """The error that a response other than the wanted one stands for."""
-    kinds: dict[int, type[StorageError]] = {
-        400: StorageRefused, 403: StorageRefused, 404: CopyMissing, 409: CopyExists, 507: StorageFull,
-    }  # fmt: skip
     try:
         body = (await response.body(64 * 1024)).decode(errors="replace")
     except RequestFailed as error:

@@ -1,6 +1,7 @@
 """The background workers of an api host: duties, each done by one worker of the region at a time (mobula.wire.lease).
 
-shard-<n>       garbage of a shard (collector.py), and what died half way in it (sweeper.py)
+shard-<n>       garbage of a shard (collector.py), what died half way in it (sweeper.py), its part of lost pools (repair.py), single copies
+                that are missing or wrong (mend.py)
 files-<host>    a storage host's files that nothing names (files.py)
 """
 
@@ -16,6 +17,7 @@ import structlog
 
 from mobula.core.clock import SystemClock
 from mobula.metadata.collecting import Collecting
+from mobula.metadata.repairing import Repairs
 from mobula.metadata.store import PostgresMetadata
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.lease import Lease
@@ -24,6 +26,9 @@ from mobula.wire.zookeeper import Client, Tree
 from mobula.workers.collector import Collector
 from mobula.workers.config import WorkerConfig
 from mobula.workers.files import FileSweeper
+from mobula.workers.mend import Mending
+from mobula.workers.repair import PoolRepair
+from mobula.workers.stepping import Stepping
 from mobula.workers.sweeper import Sweeper
 
 log = structlog.get_logger()
@@ -31,6 +36,7 @@ log = structlog.get_logger()
 FOLDER = "/workers"
 LOOK_PERIOD_S = 1.0
 AFTER_ERROR_S = 5.0
+COPY_S = 3600.0
 MODESTY_S = 0.25
 """for each lease that we have a free one is left to others for so long: they spread over the workers"""
 MODESTY_MAX_S = 3.0
@@ -70,6 +76,10 @@ class Worker:
         self._collecting = Collecting(self._metadata)
         self._http = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=30.0))
         self._storage = StorageClient(self._http, key=config.signing_key(), caller=config.host, clock=self._clock)
+        # A copy is answered when it lasts, however large it is; the client has a bound of its own for that.
+        self._copies = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=COPY_S))
+        self._copying = StorageClient(self._copies, key=config.signing_key(), caller=config.host, clock=self._clock)
+        self._repairs = Repairs(self._metadata)
         self._tree = Tree(self._zookeeper, "/names", self._on_names)
         self._addresses: dict[str, Address] = {}
         self._leases: dict[str, Lease] = {}
@@ -93,6 +103,7 @@ class Worker:
         self._tree.stop()
         self._metadata.stop()
         await self._http.close()
+        await self._copies.close()
         await self._zookeeper.stop()
 
     def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
@@ -131,6 +142,8 @@ class Worker:
         return {
             "collector": Collector(shard, self._collecting, self._storage, self._config, self._clock),
             "sweeper": Sweeper(shard, self._collecting, self._config),
+            "repair": Stepping(PoolRepair(self._repairs, self._copying, shard)),
+            "mending": Stepping(Mending(self._repairs, self._metadata, self._copying, shard)),
         }
 
     def _file_duties(self, host: str) -> Mapping[str, Duty]:

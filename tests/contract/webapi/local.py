@@ -32,6 +32,7 @@ from mobula.storage import app as storage_app
 from mobula.storage.config import StorageConfig
 from mobula.webapi.app import Webapi
 from mobula.webapi.context import Store
+from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import Request, Response
@@ -114,6 +115,9 @@ class LocalRegion:
     port: int = 0
     asked: list[str] = field(default_factory=list)
     """what the webapi's handlers got"""
+    notes: Notes = field(default_factory=Notes)
+    storage: StorageClient = field(init=False)
+    directory: StorageDirectory = field(init=False)
     metadata: MemoryMetadata = field(init=False)
     _private: dict[str, bytes] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -147,15 +151,15 @@ class LocalRegion:
         servers = [await self._start_storage(number, str(key)) for number in range(self.storages_count)]
         tier = await self._tier(servers)
         http = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=BOUND_S))
-        storage = StorageClient(http, key=bytes.fromhex(KEY_TEXT), caller="test", clock=SystemClock())
-        directory = StorageDirectory(storage)
+        self.storage = storage = StorageClient(http, key=bytes.fromhex(KEY_TEXT), caller="test", clock=SystemClock())
+        self.directory = directory = StorageDirectory(storage)
         directory.start()
         directory.on_change({server.id: Address(server.address, server.port) for server in servers})
         self._stopping += [http.close, directory.stop]
         async with asyncio.timeout(BOUND_S):
             while len(directory.rooms) < len(servers):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
-        store = Store(tier, storage, directory, "a", random.Random(1))  # noqa: S311
+        store = Store(tier, storage, directory, "a", random.Random(1), self.notes)  # noqa: S311
         handlers = Webapi(self.accounts, store, TOKEN_KEY)
 
         async def handle(request: Request, response: Response) -> None:
