@@ -166,14 +166,23 @@ def _json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+_held: set[str] = set()
+"""regions whose lock this process has"""
+
+
 @contextlib.contextmanager
 def lock(region: Region, verb: str) -> Iterator[None]:
-    """Hold the region's lock, across clones. The lock is the kernel's: it ends with its holder, however that ends.
+    """Hold the region's lock, across clones; within what holds it already it is held anyway.
+
+    The lock is the kernel's: it ends with its holder, however that ends.
 
     Raises:
         OperatorError: somebody else holds it; says who, since when and for what.
     """
     region.state_dir.parent.mkdir(parents=True, exist_ok=True)
+    if region.name in _held:
+        yield  # a drill that heals by `up`
+        return
     # Beside the state, not in it: `down` removes the state while it holds the lock.
     path = region.state_dir.parent / f"{region.name}.lock"
     with path.open("a+") as handle:
@@ -192,9 +201,11 @@ def lock(region: Region, verb: str) -> Iterator[None]:
         handle.flush()
         # Children (ssh masters, machines) must not inherit the lock: it would outlive us.
         os.set_inheritable(handle.fileno(), False)
+        _held.add(region.name)
         try:
             yield
         finally:
+            _held.discard(region.name)
             handle.truncate(0)
             if not region.state_dir.exists():
                 path.unlink(missing_ok=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from ops.drills import (
     authcache_loss,
     az_loss,
+    disk_loss,
     loadbalancer_loss,
     partition,
+    pool_loss,
     server_loss,
     shard_matrix,
     shard_peers,
@@ -18,8 +20,8 @@ from ops.drills.model import Drill
 from ops.errors import BadInput
 
 _MODULES = (
-    az_loss, partition, server_loss, shard_matrix, shard_peers, stale_read, storage_crash, zookeeper_loss, authcache_loss,
-    loadbalancer_loss,
+    az_loss, partition, pool_loss, disk_loss, server_loss, shard_matrix, shard_peers, stale_read, storage_crash, zookeeper_loss,
+    authcache_loss, loadbalancer_loss,
 )  # fmt: skip
 DRILLS: dict[str, Drill] = {module.DRILL.name: module.DRILL for module in _MODULES}
 

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ops import provision
+from ops.accounts import Administration
 from ops.drills.clients import Clients, Objects
 from ops.drills.faults import Standing
 from ops.drills.history import Operation, decode
@@ -27,6 +28,7 @@ from ops.drills.watch import Watch
 from ops.errors import OperatorError
 from ops.progress import Progress
 from ops.region import Region
+from ops.repair import Follow
 from ops.status import Status
 
 STEADY_S = 6.0
@@ -34,6 +36,7 @@ STEADY_S = 6.0
 SETTLE_BOUND_S = 240.0
 LOOK_AGAIN_S = 5.0
 LESS_URGENT = 10
+REPAIR_MB_S = 20.0
 AFTER_S = 5.0
 """of load after all is well again"""
 
@@ -116,6 +119,8 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
             # What looks and waits takes nothing from the clients and the region, which share this machine in the lab.
             os.nice(LESS_URGENT)
             _harm(region, record, progress)
+            for host in drill.repairs(scene, variant):
+                _repair(region, host, record, progress)
             with progress.step("settle"):
                 _settle(region, record, progress)
             with progress.step("wait for the clients' last answers, read everything once"):
@@ -153,6 +158,15 @@ def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
         record.events.append((time.monotonic(), "heal"))
         record.troubles += standing.heal()
         record.healed_s = time.monotonic()
+
+
+def _repair(region: Region, host: str, record: Recorded, progress: Progress) -> None:
+    """What the runbook says after a lost pool: declare it, follow the workers, keep the proof."""
+    follow = Follow(Administration(region), progress)
+    with progress.step(f"repair the pool of {host}"):
+        record.events.append((time.monotonic(), f"repair --pool {host}"))
+        report = follow.conclude(host, follow.declare(host, REPAIR_MB_S))
+    record.proof.append((f"repair: {report.text().splitlines()[-1]}", report.ok and report.status["objects"] > 0))
 
 
 def _settle(region: Region, record: Recorded, progress: Progress) -> None:

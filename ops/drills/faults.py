@@ -15,12 +15,15 @@ from pathlib import Path
 import msgspec
 
 from mobula.lab import faults, machines
-from mobula.lab.network import LabError
+from mobula.lab.network import LabError, NotThere, wait_until
 from ops.catalog import services_of
+from ops.errors import OperatorError
+from ops.progress import Progress
 from ops.region import Region
-from ops.remote import RemoteError, SshRemote
+from ops.remote import SshRemote
 
 SSH_S = 20.0
+SPARES_IN_S = 120.0
 
 
 BOOTING = 2
@@ -181,7 +184,53 @@ class FailDisks(msgspec.Struct, frozen=True, tag="fail-disks"):
         return [(f"{len(dead)} of {len(self.disks)} disks held nothing at the end", len(dead) == len(self.disks))]
 
 
-Fault = Power | Freeze | Cut | Kill | Pause | Stop | FailDisks
+class LosePool(msgspec.Struct, frozen=True, tag="lose-pool"):
+    """A storage host burns down, with all its disks (F10). Healed by `up`: a new machine with an empty pool."""
+
+    host: str
+
+    def text(self) -> str:
+        return f"gone with its pool: {self.host}"
+
+    def inject(self, region: Region) -> None:
+        with contextlib.suppress(NotThere):
+            machines.remove(machines.load(region.state_dir, self.host))
+
+    def heal(self, region: Region) -> None:
+        from ops import provision  # noqa: PLC0415 (Ansible and Terraform: for this fault only)
+
+        provision.up(region, None, Progress(quiet=True))
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        return [(f"{self.host} and its disks did not exist", not (region.state_dir / "machines" / self.host).exists())]
+
+
+class SparesIn(msgspec.Struct, frozen=True, tag="spares-in"):
+    """No fault: the time until a pool's failed disks are replaced by spares, so that the next ones may fail."""
+
+    host: str
+    count: int
+
+    def text(self) -> str:
+        return f"{self.count} spares of {self.host} are in, nothing resilvers"
+
+    def inject(self, region: Region) -> None:
+        wait_until(lambda: self._are_in(region), SPARES_IN_S, f"wait for {self.count} spares of {self.host} to come in")
+
+    def heal(self, region: Region) -> None:
+        """There is nothing to heal."""
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:  # noqa: ARG002 (the shape that all faults have)
+        return []
+
+    def _are_in(self, region: Region) -> bool:
+        said = (
+            SshRemote(region, region.hosts[self.host].address).run(["zpool", "status", "tank"], timeout_s=SSH_S).stdout
+        )
+        return said.count("INUSE") == self.count and "resilver in progress" not in said
+
+
+Fault = Power | Freeze | Cut | Kill | Pause | Stop | FailDisks | LosePool | SparesIn
 _READ = msgspec.json.Decoder(list[Fault])
 
 
@@ -232,7 +281,7 @@ class Standing:
         for fault in reversed(self.faults()):
             try:
                 fault.heal(self._region)
-            except (LabError, RemoteError, OSError) as error:
+            except (LabError, OperatorError, OSError) as error:
                 left.append(fault)
                 troubles.append(f"heal {fault.text()!r}: {error}")
         self._write(list(reversed(left)))

@@ -114,6 +114,8 @@ class Drill:
     act: Callable[[Scene, str], Act]
     hold_s: float = HOLD_S
     worst: Callable[[str], bool] = field(default=lambda _variant: False)
+    repairs: Callable[[Scene, str], tuple[str, ...]] = field(default=lambda _scene, _variant: ())
+    """storage hosts whose pools are lost, and have to be declared so after healing"""
 
     def variant(self, wanted: str | None) -> str:
         """The variant of that name.
