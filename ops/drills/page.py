@@ -17,6 +17,20 @@ WORDS = {
     Verdict.UNKNOWN: ("? unknown", "Nothing was found broken, but not everything was shown."),
 }
 OPERATIONS_MAX = 14
+_ORDER = (Verdict.FAIL, Verdict.UNKNOWN, Verdict.PASS)
+CHECKS = {
+    "O1": "each key behaves as one register",
+    "O2": "no acknowledged write is lost",
+    "O3": "no false 404, nothing stale",
+    "O4": "every copy is where it should be",
+    "O5": "errors stay within the budget",
+    "O6": "service is back in time",
+    "O8": "nothing is left behind",
+    "O9": "listings agree with what GET finds",
+    "O10": "no crash, no unit given up, faults reverted",
+    "wait": "nobody waits too long or is sent away without a word",
+    "gate": "the run shows something",
+}
 
 # Blue, orange, green, purple, sky and vermilion as Okabe and Ito chose them for all eyes; `-ink` where they are text.
 STYLE = """
@@ -40,20 +54,21 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem .9rem;margin:1r
 border-width:1px 0}dt{color:var(--soft)}dd{margin:0;min-width:0}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;vertical-align:top;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--rule)}
-th{color:var(--soft);font-weight:400}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-article{border-left:3px solid var(--rule);padding:.1rem 0 .1rem .8rem;margin:.8rem 0}
+th{color:var(--soft);font-weight:400;vertical-align:bottom}.n{text-align:right;font-variant-numeric:tabular-nums}
+td.n{white-space:nowrap}article{border-left:3px solid var(--rule);padding:.1rem 0 .1rem .8rem;margin:.8rem 0}
 article.fail{border-color:var(--fail);color:inherit}article.unknown{border-color:var(--unknown);color:inherit}
-pre{overflow-x:auto;background:var(--panel);padding:.6rem;margin:.4rem 0;font:12px/1.5 ui-monospace,"DejaVu Sans Mono",monospace}
+pre{white-space:pre-wrap;background:var(--panel);padding:.6rem;margin:.4rem 0;font:12px/1.5 ui-monospace,"DejaVu Sans Mono",monospace}
 ul,ol{padding-left:1.2rem;margin:.4rem 0}figure{margin:0}svg{display:block;width:100%;height:auto}
 svg text{fill:var(--ink);font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 svg .soft{fill:var(--soft)}svg .lane{font-weight:600}svg .fault-name{font-weight:600;fill:var(--red-ink)}
 svg .grid{stroke:var(--grid);fill:none}svg .line{fill:none;stroke-width:1.6;stroke-linejoin:round}
 svg .fault{fill:var(--fault);opacity:.6}svg .nobody{fill:none;stroke:var(--red);stroke-dasharray:3 2}svg .on-band{fill:var(--on-band)}
-svg .held{fill:var(--green)}svg .lost{fill:none;stroke:var(--red)}svg .unseen{fill:var(--rule)}
+svg .held{fill:var(--soft)}svg .lost{fill:none;stroke:var(--red)}svg .unseen{fill:var(--rule)}
 svg .blue-ink{fill:var(--blue-ink)}svg .orange-ink{fill:var(--orange-ink)}svg .red-ink{fill:var(--red-ink)}
 """
 STYLE += "".join(f"svg .f-{c}{{fill:var(--{c})}}svg .s-{c}{{stroke:var(--{c})}}" for c in COLOURS)
 STYLE += """
+@media (max-width:500px){table{font-size:.82rem}th,td{padding-right:.45rem}}
 .wide{display:none}@media (min-width:700px),print{.wide{display:block}.narrow{display:none}}
 """
 
@@ -67,7 +82,7 @@ def html(run: Run) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{clean(title)}</title>",
         f"<style>{STYLE}</style></head><body><main>",
-        f'<p class="soft">Drill on region {clean(run.region)}, {clean(run.started)}</p>',
+        f'<p class="soft">Drill on region {clean(run.region)}, {clean(run.started.replace("T", " "))}</p>',
         f'<h1>{clean(run.drill)} <span class="verdict {run.verdict}">{word}</span></h1>',
         f"<p>{clean(meaning)}{' It was interrupted.' if run.interrupted else ''}</p>",
         f'<p class="soft">{clean(run.doc)}</p>',
@@ -125,12 +140,13 @@ def _checks(checked: Sequence[Checked]) -> Iterator[str]:
     rows = (
         (
             f"<td>{clean(c.check)}</td>",
+            f"<td>{clean(CHECKS.get(c.check, ''))}</td>",
             f'<td class="{c.verdict}">{WORDS[c.verdict][0]}</td>',
             f'<td class="n">{len(c.findings)}</td>',
         )
-        for c in checked
+        for c in sorted(checked, key=lambda c: (_ORDER.index(c.verdict), c.check[0] != "O", len(c.check), c.check))
     )
-    yield from _table(("check", "verdict", "findings"), rows, last_right=1)
+    yield from _table(("check", "promise", "verdict", "findings"), rows, last_right=1)
 
 
 def _recoveries(title: str, recovered: Sequence[Recovery]) -> Iterator[str]:

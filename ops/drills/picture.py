@@ -18,11 +18,11 @@ from ops.drills.record import Run, Sample, Second
 FONT = 11
 CHARACTER = 0.58 * FONT
 """a character's width, about"""
-LEFT, RIGHT = 38, 46
+LEFT, RIGHT = 46, 48
 LANE, ROW, TITLE, GAP = 84, 17, 18, 12
 NO_ANSWER = "0"
 CODES = {"503": "orange", NO_ANSWER: "red", "500": "purple", "502": "sky", "504": "green"}
-COLOURS = ("blue", "orange", "green", "purple", "sky", "red")
+COLOURS = ("sky", "orange", "green", "purple", "red", "blue")
 LEASE = {True: ("held", "held"), False: ("lost", "not held"), None: ("unseen", "not seen")}
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 
@@ -62,7 +62,7 @@ def svg(run: Run, width: int) -> str:
     y = float(top)
     for lane, height in (
         (_throughput(points, axis, y + TITLE), LANE + TITLE),
-        *_errors(points, axis, y + TITLE + LANE + GAP),
+        *_errors(points, axis, y + TITLE + LANE + GAP + TITLE),
     ):
         parts += lane
         y += height + GAP
@@ -273,7 +273,7 @@ def _latency(points: Sequence[Second], axis: Axis, top: float) -> list[str]:
         ends += [(there[-1][1], name, colour)] if there else []
     marks = [(bottom - LANE * (n - low) / (high - low), _unit(10.0**n)) for n in range(low, high + 1)]
     return [
-        _text(LEFT, top - 6, "Time to the answer (each line is ten times the one below)", css="lane"),
+        _text(LEFT, top - 6, "Time to the answer, logarithmic", css="lane"),
         *_scale(axis, top, marks),
         _line(p50, "blue"),
         _line(p99, "red"),

@@ -61,7 +61,8 @@ def invented() -> Run:
             for az, group, writes in classes
         ),
         healed=(Recovery("a", "shard:1", True, 900, 3, 2.0, None),),
-        series=tuple(series), samples=tuple(samples), operations={"get": 48_211, "put": 20_001, "delete": 900}, errors={"503": 180, "0": 39},
+        series=tuple(series), samples=tuple(samples),
+        operations={"get": 48_211, "put": 20_001, "delete": 900}, errors={"503": 180, "0": 39},
         events=(Happened(180.0, "cut the power of 9 machines"), Happened(203.0, "lab-b-metadata-01 is primary of shard:1")),
     )  # fmt: skip
 
