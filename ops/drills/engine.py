@@ -57,6 +57,8 @@ class Recorded:
     healed_s: float = 0.0
     settled_s: float = 0.0
     ended_s: float = 0.0
+    fault_at_s: list[float] = field(default_factory=list)
+    """of each fault that was injected, in their order"""
     events: list[tuple[float, str]] = field(default_factory=list)
     proof: list[tuple[str, bool]] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
@@ -145,6 +147,7 @@ def _harm(region: Region, record: Recorded, progress: Progress) -> None:
             standing.note(fault)
             if not record.injected_s:
                 record.injected_s = time.monotonic()
+            record.fault_at_s.append(time.monotonic())
             record.events.append((time.monotonic(), fault.text()))
             fault.inject(region)
         with progress.step(f"hold {record.drill.hold_s:.0f} s"):
