@@ -83,6 +83,9 @@ class Doors:
         self._plan = plan
         self._pick = pick
         self._addresses = plan.addresses
+        self.known = asyncio.Event()
+        if plan.addresses:
+            self.known.set()
         self._bad_until_s: dict[str, float] = {}
 
     async def follow(self) -> None:
@@ -93,6 +96,7 @@ class Doors:
                     found, _ = await asyncio.to_thread(ask, server, self._plan.host, timeout_s=1.0)
                     if found:
                         self._addresses = tuple(sorted(found))
+                        self.known.set()
                         break
             await asyncio.sleep(RESOLVE_S)
 
@@ -254,6 +258,7 @@ async def _main() -> None:
     client = Client(plan)
     stop = asyncio.Event()
     following = asyncio.create_task(client.doors.follow())
+    await client.doors.known.wait()
     running = asyncio.create_task(client.run(stop))
     _say("ready")
     line = await asyncio.to_thread(sys.stdin.readline)
