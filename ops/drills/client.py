@@ -72,6 +72,8 @@ class Plan(msgspec.Struct, frozen=True):
     keys: tuple[Key, ...]
     known: tuple[Key, ...]
     """objects that are there and stay as they are"""
+    cold: tuple[Key, ...]
+    """likewise, and nobody reads them before the end"""
     rate_per_s: float
     seed: int
 
@@ -151,8 +153,9 @@ class Client:
 
     async def final(self) -> None:
         """Read every object and every directory once, as the client `final`."""
-        directories = {key.path.rpartition("/")[0]: key.group for key in (*self._plan.keys, *self._plan.known)}
-        todo: list[tuple[Kind, Key]] = [("get", key) for key in (*self._plan.keys, *self._plan.known)]
+        keys = (*self._plan.keys, *self._plan.known, *self._plan.cold)
+        directories = {key.path.rpartition("/")[0]: key.group for key in keys}
+        todo: list[tuple[Kind, Key]] = [("get", key) for key in keys]
         todo += [("list", Key(path, group)) for path, group in directories.items()]
         for kind, key in todo:
             for _ in range(3):

@@ -37,6 +37,8 @@ SETTLE_BOUND_S = 240.0
 LOOK_AGAIN_S = 5.0
 LESS_URGENT = 10
 REPAIR_MB_S = 20.0
+COLD_PER_SHARD = 200
+"""objects that only a repair brings back: what is read is mended one by one"""
 AFTER_S = 5.0
 """of load after all is well again"""
 
@@ -108,7 +110,8 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
         else:
             scene = scene_of(region, seen)
         record = Recorded(drill, variant, scene, drill.act(scene, variant), seed, time.time(), time.monotonic())
-        objects = Objects(region, folder.name)
+        repairs = drill.repairs(scene, variant)
+        objects = Objects(region, folder.name, cold=COLD_PER_SHARD if repairs else 0)
         with contextlib.ExitStack() as stack:
             objects.make(region)
             stack.callback(_remove, objects, region, record)
@@ -121,7 +124,7 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
             # What looks and waits takes nothing from the clients and the region, which share this machine in the lab.
             os.nice(LESS_URGENT)
             _harm(region, record, progress)
-            for host in drill.repairs(scene, variant):
+            for host in repairs:
                 _repair(region, host, record, progress)
             with progress.step("settle"):
                 _settle(region, record, progress)
