@@ -80,7 +80,6 @@ def run(
     from ops.drills import engine, keep, report  # noqa: PLC0415
     from ops.drills.catalog import drill_of  # noqa: PLC0415
     from ops.drills.judge import judge  # noqa: PLC0415
-    from ops.drills.looks import look  # noqa: PLC0415
     from ops.drills.said import EXIT_CODES, text  # noqa: PLC0415
 
     region, wanted = _region(), drill_of(name)
@@ -93,9 +92,8 @@ def run(
         record = engine.run(
             region, wanted, chosen, folder=folder, seed=seed or secrets.randbelow(10**6), progress=progress
         )
-        looked = look(region, progress)
     with progress.step(f"judge {len(record.history):,} operations"):
-        judged = judge(record, looked)
+        judged = judge(record)
     kept = keep.run_of(record, judged, region.name, region.profile or "")
     keep.write(kept, folder)
     show(as_json, report.journal(kept), f"{text(record, judged)}\n\nreport: {folder / keep.PAGE}")

@@ -21,7 +21,9 @@ from ops import provision
 from ops.accounts import Administration
 from ops.drills.clients import Clients, Objects
 from ops.drills.faults import Standing
+from ops.drills.findings import Finding
 from ops.drills.history import Operation, decode
+from ops.drills.looks import look
 from ops.drills.model import Act, Drill, Scene
 from ops.drills.scene import gather, scene_of
 from ops.drills.watch import Watch
@@ -65,6 +67,8 @@ class Recorded:
     proof: list[tuple[str, bool]] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     """what the drill itself could not do: heal, settle"""
+    looked: list[Finding] = field(default_factory=list)
+    """what was found on the machines at the end"""
     watch: Watch | None = None
     history: list[Operation] = field(default_factory=list)
 
@@ -130,6 +134,7 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
                 _settle(region, record, progress)
             with progress.step("wait for the clients' last answers, read everything once"):
                 files = clients.finish()
+            record.looked = look(region, folder.name, progress)
             record.ended_s = time.monotonic()
             for path in files:
                 with path.open("rb") as lines:
