@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 SILENCE_S = 10.0
 """a step that has said nothing for so long says that it is still at work"""
@@ -27,8 +27,10 @@ class Progress:
         self._print(text)
 
     def _print(self, text: str) -> None:
-        if not self._quiet:
-            print(f"[{self.elapsed_s:6.1f} s] {text}", file=sys.stderr, flush=True)
+        # A terminal that is closed, a pipe that nobody reads: the work goes on, and what it began is undone.
+        with suppress(OSError):
+            if not self._quiet:
+                print(f"[{self.elapsed_s:6.1f} s] {text}", file=sys.stderr, flush=True)
 
     @property
     def elapsed_s(self) -> float:

@@ -1,11 +1,45 @@
-"""Histories for the tests of drills: operations in short, and a real register that many clients use at once."""
+"""For the tests of drills: regions as drills find them, operations in short, and a real register that many clients use at once."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ops.drills.history import Operation
+from ops.drills.model import Scene, Shard
+from ops.region import Host, Region
+
+PROFILES = {"small": (1, 1), "lab": (2, 2)}
+"""hosts of each stateless pool in an AZ, shards"""
+PLACES = {"storage": 40, "api": 20, "loadbalancer": 10, "nameservice": 5, "metadata": 60}
+ZONES = {"a": 1, "b": 2, "c": 3}
+
+
+def hosts(profile: str, region: str = "lab") -> dict[str, Host]:
+    """As Terraform lays them out."""
+    wide, shards = PROFILES[profile]
+    found = {}
+    for az, zone in ZONES.items():
+        for pool, place in PLACES.items():
+            for index in range(1, {"nameservice": 1, "metadata": shards}.get(pool, wide) + 1):
+                name = f"{region}-{az}-{pool}-{index:02}"
+                shard, disks = (index if pool == "metadata" else 0), (14 if pool == "storage" else 0)
+                found[name] = Host(name, az, pool, index, f"10.77.{zone}.{place + index}", shard, disks)
+    return found
+
+
+def region_in(state_dir: Path, profile: str = "small", name: str = "lab") -> Region:
+    """A region that has its hosts and nothing else."""
+    return Region(name, "mobula.test", "10.77.0.0/16", 8443, state_dir, state_dir, hosts(profile, name), profile)
+
+
+def scene(profile: str, leader: str = "b") -> Scene:
+    """With ZooKeeper's leader in an AZ; the primaries are in AZs one after the other."""
+    azs = [*ZONES, *ZONES]
+    peers = {n: [f"lab-{az}-metadata-{n:02}" for az in azs[n - 1 : n + 2]] for n in range(1, PROFILES[profile][1] + 1)}
+    shards = {n: Shard(*found) for n, found in peers.items()}
+    return Scene(hosts(profile), ZONES, shards, f"lab-{leader}-nameservice-01")
 
 
 def put(value: str, began_s: float, ended_s: float, status: int = 204) -> Operation:

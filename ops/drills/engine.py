@@ -1,6 +1,7 @@
 """Runs a drill: preflight, load, steady state, heal registered, harm, hold, heal, settle, and what was recorded.
 
-A fault is noted on disk before it is done (`faults.Standing`), and healed whatever happens: at the end, on an error, on Ctrl-C and SIGTERM.
+A fault is noted on disk before it is done (`faults.Standing`), and healed whatever happens: at the end, on an error, on Ctrl-C, SIGTERM
+and SIGHUP.
 A `kill -9` leaves the note: `mobula drill heal` and the next drill's preflight heal it.
 """
 
@@ -17,10 +18,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from mobula.lab.network import LabError
 from ops import provision
 from ops.accounts import Administration
 from ops.drills.clients import Clients, Objects
-from ops.drills.faults import Standing
+from ops.drills.faults import Fault, Standing
 from ops.drills.findings import Finding
 from ops.drills.history import Operation, decode
 from ops.drills.looks import look
@@ -117,8 +119,8 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
         repairs = drill.repairs(scene, variant)
         objects = Objects(region, folder.name, cold=COLD_PER_SHARD if repairs else 0)
         with contextlib.ExitStack() as stack:
-            objects.make(region)
             stack.callback(_remove, objects, region, record)
+            objects.make(region)
             record.watch = Watch(region)
             record.watch.start()
             stack.callback(record.watch.end)
@@ -161,7 +163,15 @@ def _harm(region: Region, record: Recorded, progress: Progress) -> None:
         with progress.step(f"hold {record.drill.hold_s:.0f} s"):
             threading.Event().wait(record.drill.hold_s)
         for fault in record.act.faults:
-            record.proof += fault.bit(region)
+            record.proof += _proof(fault, region)
+
+
+def _proof(fault: Fault, region: Region) -> list[tuple[str, bool]]:
+    """That it can't be shown is no reason to lose the run: the gate says unknown."""
+    try:
+        return fault.bit(region)
+    except (LabError, OperatorError, OSError) as error:
+        return [(f"{fault.text()}: {error}", False)]
 
 
 def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
@@ -210,13 +220,17 @@ def _remove(objects: Objects, region: Region, record: Recorded) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a drill as Ctrl-C does."""
+    """SIGTERM and the end of the terminal end a drill as Ctrl-C does. Both may come, or one twice: that does not end the healing."""
+    ends = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        for number in ends:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in ends}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -272,8 +272,15 @@ class Standing:
             return []
 
     def note(self, fault: Fault) -> None:
-        """Before it is done."""
-        self._write([*self.faults(), fault])
+        """Before it is done.
+
+        Raises:
+            OperatorError: it can't be noted, and so must not be done.
+        """
+        try:
+            self._write([*self.faults(), fault])
+        except OSError as error:
+            raise OperatorError(f"note {fault.text()!r} before it is done: {error}; see to the disk") from error
 
     def heal(self) -> list[str]:
         """Heal all, the last one first; answers what could not be healed, which stays noted."""
@@ -281,11 +288,34 @@ class Standing:
         for fault in reversed(self.faults()):
             try:
                 fault.heal(self._region)
-            except (LabError, OperatorError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 (whatever it is, as a host that is no more: the others are healed)
                 left.append(fault)
-                troubles.append(f"heal {fault.text()!r}: {error}")
-        self._write(list(reversed(left)))
+                said = str(error) if isinstance(error, (LabError, OperatorError, OSError)) else repr(error)
+                troubles.append(f"heal {fault.text()!r}: {said}")
+        if not left and (unreadable := self._put_aside()):
+            return [unreadable]
+        try:
+            self._write(list(reversed(left)))
+        except OSError as error:
+            troubles.append(f"note what stands: {error}; see to the disk")
         return troubles
+
+    def _put_aside(self) -> str:
+        """A note that can't be read is kept, out of the way: a sentence, the first time; "" of a good one, or none."""
+        try:
+            noted = self._path.read_bytes()
+        except OSError:
+            return ""
+        try:
+            _READ.decode(noted)
+        except msgspec.MsgspecError as error:
+            aside = self._path.with_suffix(".unreadable")
+            with contextlib.suppress(OSError):
+                self._path.replace(aside)
+            return (
+                f"read what a drill left: {error}; it is in {str(aside)!r} now, ./mobula lab heal and ./mobula up mend"
+            )
+        return ""
 
     def _write(self, faults: Iterable[Fault]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -298,5 +328,4 @@ class Standing:
             out.write(msgspec.json.encode(noted))
             out.flush()
             os.fsync(out.fileno())
-        with contextlib.suppress(OSError):
-            new.replace(self._path)
+        new.replace(self._path)
