@@ -19,6 +19,14 @@ def _region() -> Region:
     return load(click.get_current_context().obj.region)
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def show(as_json: bool, value: object, text: str) -> None:
+    """`value` as JSON, or `text`; commands in it name this region."""
+    click.get_current_context().obj.show(value, text, as_json=as_json)
+
+
 @click.group()
 def drill() -> None:
     """Disasters as rehearsals: list them, run one, heal what one left behind.
@@ -29,13 +37,41 @@ def drill() -> None:
     """
 
 
+@drill.command("list")
+@json_option
+def list_drills(as_json: bool) -> None:
+    """All drills: what each rehearses, its variants, the claims that it covers.
+
+    \b
+    Example: ./mobula drill list
+    """
+    from ops.drills.catalog import DRILLS  # noqa: PLC0415
+
+    values = [
+        {"name": d.name, "runbook": d.runbook, "claims": d.claims, "variants": d.variants, "hold_s": d.hold_s}
+        for d in DRILLS.values()
+    ]
+    lines = []
+    for d in DRILLS.values():
+        lines += [
+            f"{d.name}: {d.runbook.strip()}",
+            f"Variants: {', '.join(d.variants)}",
+            f"Claims: {', '.join(d.claims)}",
+            "",
+        ]
+    show(as_json, values, "\n".join(lines).rstrip())
+
+
 @drill.command("run")
 @click.argument("name")
 @click.option("--variant", help="Which of the drill's variants; the first one if not said.")
 @click.option("--az", help="Short for the variant that names an AZ: --az a.")
 @click.option("--seed", type=int, help="Of the clients' choices, to repeat a run.")
 @click.option("--hold", "hold_s", type=click.FloatRange(min=1), help="Seconds to hold the fault.")
-def run(name: str, variant: str | None, az: str | None, seed: int | None, hold_s: float | None) -> None:
+@json_option
+def run(
+    name: str, *, variant: str | None, az: str | None, seed: int | None, hold_s: float | None, as_json: bool
+) -> None:
     """Run drill NAME on the region: harm it under load, heal it, judge what the clients were told.
 
     \b
@@ -43,10 +79,9 @@ def run(name: str, variant: str | None, az: str | None, seed: int | None, hold_s
     """
     import dataclasses  # noqa: PLC0415
 
-    from ops.drills import engine  # noqa: PLC0415
+    from ops.drills import engine, keep, report  # noqa: PLC0415
     from ops.drills.catalog import drill_of  # noqa: PLC0415
     from ops.drills.judge import judge  # noqa: PLC0415
-    from ops.drills.looks import look  # noqa: PLC0415
     from ops.drills.said import EXIT_CODES, text  # noqa: PLC0415
 
     region, wanted = _region(), drill_of(name)
@@ -68,11 +103,11 @@ def run(name: str, variant: str | None, az: str | None, seed: int | None, hold_s
             seed=secrets.randbelow(10**6) if seed is None else seed,
             progress=progress,
         )
-        looked = look(region, progress)
     with progress.step(f"judge {len(record.history):,} operations"):
-        judged = judge(record, looked)
-    click.echo(text(record, judged))
-    click.echo(f"\n{folder}")
+        judged = judge(record)
+    kept = keep.run_of(record, judged, region.name, region.profile or "")
+    keep.write(kept, folder)
+    show(as_json, report.journal(kept), f"{text(record, judged)}\n\nreport: {folder / keep.PAGE}")
     sys.exit(EXIT_CODES[judged.verdict])
 
 

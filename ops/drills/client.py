@@ -72,6 +72,8 @@ class Plan(msgspec.Struct, frozen=True):
     keys: tuple[Key, ...]
     known: tuple[Key, ...]
     """objects that are there and stay as they are"""
+    cold: tuple[Key, ...]
+    """likewise, and nobody reads them before the end"""
     rate_per_s: float
     seed: int
 
@@ -83,6 +85,9 @@ class Doors:
         self._plan = plan
         self._pick = pick
         self._addresses = plan.addresses
+        self.known = asyncio.Event()
+        if plan.addresses:
+            self.known.set()
         self._bad_until_s: dict[str, float] = {}
 
     async def follow(self) -> None:
@@ -93,6 +98,7 @@ class Doors:
                     found, _ = await asyncio.to_thread(ask, server, self._plan.host, timeout_s=1.0)
                     if found:
                         self._addresses = tuple(sorted(found))
+                        self.known.set()
                         break
             await asyncio.sleep(RESOLVE_S)
 
@@ -147,8 +153,9 @@ class Client:
 
     async def final(self) -> None:
         """Read every object and every directory once, as the client `final`."""
-        directories = {key.path.rpartition("/")[0]: key.group for key in (*self._plan.keys, *self._plan.known)}
-        todo: list[tuple[Kind, Key]] = [("get", key) for key in (*self._plan.keys, *self._plan.known)]
+        keys = (*self._plan.keys, *self._plan.known, *self._plan.cold)
+        directories = {key.path.rpartition("/")[0]: key.group for key in keys}
+        todo: list[tuple[Kind, Key]] = [("get", key) for key in keys]
         todo += [("list", Key(path, group)) for path, group in directories.items()]
         for kind, key in todo:
             for _ in range(3):
@@ -254,6 +261,7 @@ async def _main() -> None:
     client = Client(plan)
     stop = asyncio.Event()
     following = asyncio.create_task(client.doors.follow())
+    await client.doors.known.wait()
     running = asyncio.create_task(client.run(stop))
     _say("ready")
     line = await asyncio.to_thread(sys.stdin.readline)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -25,19 +26,21 @@ KEYS_PER_SHARD = 24
 KNOWN_PER_SHARD = 16
 RATE_PER_S = 18.0
 END_S = 120.0
+PUTS = 4
 PUB = "pub"
 
 
 class Objects:
-    """A folder of the drill's own with a directory on each shard."""
+    """A folder of the drill's own with a directory on each shard. `cold`: objects on each shard that nobody reads before the end."""
 
-    def __init__(self, region: Region, name: str) -> None:
+    def __init__(self, region: Region, name: str, cold: int) -> None:
         found = read_shard_map(region, {host.name: SshRemote(region, host.address) for host in region.pool("api")})
         if isinstance(found, str):
             raise OperatorError(f"prepare the objects of a drill: {found}")
         account = {a["login"]: a["uuid"] for a in Administration(region).call("account-list", {})["accounts"]}
         self.root = f"/{DEMO_ACCOUNT}/stor/drills/{name}"
         directories = _directory_on_each(found, account[DEMO_ACCOUNT], f"stor/drills/{name}")
+        self._cold = cold
         self.directories = {shard: f"/{DEMO_ACCOUNT}/{path}" for shard, path in directories.items()}
 
     def keys(self, prefix: str, count: int) -> tuple[Key, ...]:
@@ -48,14 +51,24 @@ class Objects:
             for number in range(count)
         )
 
+    @property
+    def known(self) -> tuple[Key, ...]:
+        """Objects that stay as they are."""
+        return self.keys("known", KNOWN_PER_SHARD)
+
+    @property
+    def cold(self) -> tuple[Key, ...]:
+        """Those of them that nobody reads."""
+        return self.keys("known-cold", self._cold)
+
     def make(self, region: Region) -> None:
         """The directories, and the objects that stay as they are."""
         with Sdk(from_environment(variables(region))) as sdk:
             sdk.mkdir(self.root, parents=True)
             for directory in self.directories.values():
                 sdk.mkdir(directory)
-            for key in self.keys("known", KNOWN_PER_SHARD):
-                sdk.put(key.path, known_body(key.path))
+            with ThreadPoolExecutor(PUTS) as pool:
+                list(pool.map(lambda key: sdk.put(key.path, known_body(key.path)), (*self.known, *self.cold)))
 
     def remove(self, region: Region) -> None:
         """All of it."""
@@ -120,7 +133,7 @@ class Clients:
         plan = Plan(
             name, az, region.zone, DEMO_ACCOUNT, str(region.secrets / "demo.pem"), str(region.secrets / "ca.pem"),
             str(self._folder / f"{name}.jsonl"), addresses, servers, self._objects.keys("k", KEYS_PER_SHARD),
-            self._objects.keys("known", KNOWN_PER_SHARD), RATE_PER_S, seed,
+            self._objects.known, self._objects.cold, RATE_PER_S, seed,
         )  # fmt: skip
         argv: Sequence[str] = (
             "nsenter", f"--net=/run/netns/{region.name}-{name}", sys.executable, "-m", "ops.drills.client",

@@ -23,7 +23,9 @@ from ops import provision
 from ops.accounts import Administration
 from ops.drills.clients import Clients, Objects
 from ops.drills.faults import Fault, Standing
+from ops.drills.findings import Finding
 from ops.drills.history import Operation, decode
+from ops.drills.looks import look
 from ops.drills.model import Act, Drill, Scene
 from ops.drills.scene import gather, scene_of
 from ops.drills.watch import Watch
@@ -39,6 +41,8 @@ SETTLE_BOUND_S = 240.0
 LOOK_AGAIN_S = 5.0
 LESS_URGENT = 10
 REPAIR_MB_S = 20.0
+COLD_PER_SHARD = 200
+"""objects that only a repair brings back: what is read is mended one by one"""
 AFTER_S = 5.0
 """of load after all is well again"""
 
@@ -59,10 +63,14 @@ class Recorded:
     healed_s: float = 0.0
     settled_s: float = 0.0
     ended_s: float = 0.0
+    fault_at_s: list[float] = field(default_factory=list)
+    """of each fault that was injected, in their order"""
     events: list[tuple[float, str]] = field(default_factory=list)
     proof: list[tuple[str, bool]] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     """what the drill itself could not do: heal, settle"""
+    looked: list[Finding] = field(default_factory=list)
+    """what was found on the machines at the end"""
     watch: Watch | None = None
     history: list[Operation] = field(default_factory=list)
 
@@ -108,7 +116,8 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
         else:
             scene = scene_of(region, seen)
         record = Recorded(drill, variant, scene, drill.act(scene, variant), seed, time.time(), time.monotonic())
-        objects = Objects(region, folder.name)
+        repairs = drill.repairs(scene, variant)
+        objects = Objects(region, folder.name, cold=COLD_PER_SHARD if repairs else 0)
         with contextlib.ExitStack() as stack:
             stack.callback(_remove, objects, region, record)
             objects.make(region)
@@ -121,12 +130,13 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
             # What looks and waits takes nothing from the clients and the region, which share this machine in the lab.
             os.nice(LESS_URGENT)
             _harm(region, record, progress)
-            for host in drill.repairs(scene, variant):
+            for host in repairs:
                 _repair(region, host, record, progress)
             with progress.step("settle"):
                 _settle(region, record, progress)
             with progress.step("wait for the clients' last answers, read everything once"):
                 files = clients.finish()
+            record.looked = look(region, folder.name, progress)
             record.ended_s = time.monotonic()
             for path in files:
                 with path.open("rb") as lines:
@@ -147,6 +157,7 @@ def _harm(region: Region, record: Recorded, progress: Progress) -> None:
             standing.note(fault)
             if not record.injected_s:
                 record.injected_s = time.monotonic()
+            record.fault_at_s.append(time.monotonic())
             record.events.append((time.monotonic(), fault.text()))
             fault.inject(region)
         with progress.step(f"hold {record.drill.hold_s:.0f} s"):

@@ -50,8 +50,8 @@ class Judged:
         return max((r.outage_s for r in self.after), default=0.0)
 
 
-def judge(record: Recorded, looked: Sequence[Finding]) -> Judged:
-    """`looked`: what was found on the machines at the end (O4, O8, O10)."""
+def judge(record: Recorded) -> Judged:
+    """Every oracle, and what was expected."""
     history = [o for o in record.history if o.client != FINAL]
     finals = {o.key: o.value for o in record.history if o.client == FINAL and o.kind == "get" and o.done}
     initial = {o.key: _md5(known_body(o.key)) for o in record.history if o.key.rpartition("/")[2].startswith("known")}
@@ -68,7 +68,7 @@ def judge(record: Recorded, looked: Sequence[Finding]) -> Judged:
         "O1": lambda: linearizable(history, initial=initial),
         "O2": lambda: nothing_lost(history, finals, initial=initial),
         "O3": lambda: no_false_answers(history, initial=initial),
-        "O4": lambda: looked,
+        "O4": lambda: record.looked,
         "O5": lambda: error_budget(history, record.began_s, excused=[Span(fault.began_s, record.healed_s + HEALED_S)]),
         "O6": lambda: [*_outages(record, during), *_after(after), *_not_settled(record)],
         "O9": lambda: _listing(record.history, finals),

@@ -224,6 +224,14 @@ async def test_the_sweeper_finishes_what_nobody_met(shards: shard.Shards, store:
     assert await rows(shards, f"{stor}/young") == [{"state": "creating"}]
 
 
+async def test_a_mkdir_that_is_refused_leaves_nothing_for_the_sweeper(
+    shards: shard.Shards, store: PostgresMetadata, stor: str
+) -> None:
+    with pytest.raises(DirectoryMissing):
+        await store.put_directory(f"{stor}/none", folder("d"), parent_is_root=False)
+    assert await rows(shards, f"{stor}/none/d") == []
+
+
 async def test_counts_stay_right_and_few_while_many_write_at_once(
     shards: shard.Shards, store: PostgresMetadata, stor: str
 ) -> None:

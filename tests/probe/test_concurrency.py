@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from tests.history import Event, stale_reads
+from ops.drills.history import Kind, Operation
+from ops.drills.linear import linearizable
 from tests.probe import shard
 from tests.probe.sharded import ShardedRegion
 from tests.region.signed import Answer, Client
@@ -195,35 +196,28 @@ def test_a_list_misses_nothing_that_was_acknowledged_before_it_began(crowd: Crow
 def test_no_read_is_stale(crowd: Crowd) -> None:
     """Readers and writers of few names: each history is that of a register."""
     names = ["p", "q", "r"]
-    histories: dict[str, list[Event]] = {name: [] for name in names}
 
-    def work(number: int) -> Callable[[Client], None]:
-        def loop(client: Client) -> None:
+    def work(number: int) -> Callable[[Client], list[Operation]]:
+        def loop(client: Client) -> list[Operation]:
             source = random.Random(number)  # noqa: S311
-            for step in range(60 * LONG):
-                name, kind = source.choice(names), source.random()
-                path, value, began_s = f"{crowd.stor}/{name}", f"{number}-{step}", time.monotonic()
-                if kind < 0.4:
-                    answer = client.put(path, value.encode())
-                    event = Event(True, value, began_s, time.monotonic(), answer.status == 204)
-                    assert answer.status == 204
-                elif kind < 0.5:
-                    answer = client.request("DELETE", path)
-                    assert answer.status in {204, 404}
-                    event = Event(answer.status == 204, None, began_s, time.monotonic())
-                else:
-                    answer = client.get(path)
-                    assert answer.status in {200, 404}
-                    found = answer.body.decode() if answer.status == 200 else None
-                    event = Event(False, found, began_s, time.monotonic())
-                histories[name].append(event)
+            return [one(client, source.choice(names), source.random(), f"{number}-{step}") for step in range(60 * LONG)]
 
         return loop
 
-    crowd.together([work(number) for number in range(CLIENTS)])
-    for history in histories.values():
-        assert stale_reads(history) == []
-        assert sum(not event.writes for event in history) > 50
+    def one(client: Client, name: str, draw: float, body: str) -> Operation:
+        path, began_s = f"{crowd.stor}/{name}", time.monotonic()
+        kind: Kind = "put" if draw < 0.4 else "delete" if draw < 0.5 else "get"
+        answer = client.put(path, body.encode()) if kind == "put" else client.request(kind.upper(), path)
+        ended_s = time.monotonic()
+        assert answer.status in {"put": {204}, "delete": {204, 404}, "get": {200, 404}}[kind]
+        value = body if kind == "put" else answer.body.decode() if answer.status == 200 else None
+        return Operation(body.partition("-")[0], "a", kind, name, value, began_s, ended_s, answer.status)
+
+    histories = crowd.together([work(number) for number in range(CLIENTS)])
+    history = [operation for operations in histories for operation in operations]
+    assert linearizable(history) == []
+    for name in names:
+        assert sum(o.kind == "get" and o.key == name for o in history) > 50
 
 
 NAMES = st.sampled_from(["a", "b", "\u00e9"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,12 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobula.metadata import two_shards as two
-from mobula.metadata.model import Kind
+from mobula.metadata.model import DirectoryFull, DirectoryNotEmpty, Kind, Refusal
 from mobula.metadata.two_shards import Plan, Row, State, Step
-
-
-class NotEmpty(Exception):
-    """The directory has children."""
 
 
 @dataclass
@@ -25,6 +22,8 @@ class Shards:
     entry: int | None = None
     children: int = 0
     newest: int = 0
+    full: bool = False
+    """the parent takes no new name"""
     history: list[str] = field(default_factory=list)
 
     def answer(self, step: Step) -> object:  # noqa: PLR0912 (one case a step)
@@ -40,7 +39,7 @@ class Shards:
                 return self.row == Row(n, State.ACTIVE)
             case two.BeginRemoval():
                 if self.children:
-                    raise NotEmpty
+                    raise DirectoryNotEmpty
                 if self.row is None:
                     return None
                 self.row = Row(self.row.incarnation, State.DELETING)
@@ -52,6 +51,8 @@ class Shards:
             case two.Look():
                 return None if self.entry is None else Kind.DIRECTORY
             case two.Put(n, insert):
+                if self.full and self.entry is None and insert:
+                    raise DirectoryFull
                 if (self.entry or 0) > n or (not insert and self.entry != n):
                     return False
                 self.entry = n
@@ -82,16 +83,49 @@ class Shards:
             assert self.row.state is State.ACTIVE
 
 
-def run(shards: Shards, plan: Plan) -> bool:
-    """The plan to its end, alone."""
-    answer: object = None
-    for _ in range(50):
+class Run:
+    """A plan that is being carried out, a step at a time."""
+
+    def __init__(self, shards: Shards, plan: Plan) -> None:
+        self.shards = shards
+        self.plan = plan
+        self.step: Step | None = None
+        self.result: bool | Refusal | None = None
+        """what came of it, None until it ends"""
+
+    def go(self) -> None:
+        """One transaction, and what the plan makes of its answer."""
         try:
-            answer = shards.answer(plan.send(answer))
+            if self.step is None:
+                self.step = next(self.plan)
+            try:
+                answer = self.shards.answer(self.step)
+            except Refusal as error:
+                self.step = self.plan.throw(error)
+            else:
+                self.step = self.plan.send(answer)
         except StopIteration as end:
-            return bool(end.value)
-        shards.check()
-    raise AssertionError("the plan does not end")
+            self.result = bool(end.value)
+        except Refusal as error:
+            self.result = error
+        self.shards.check()
+
+    def finish(self) -> bool:
+        """To its end, alone. Raises Refusal."""
+        for _ in range(50):
+            if self.result is not None:
+                break
+            self.go()
+        else:
+            raise AssertionError("the plan does not end")
+        if isinstance(self.result, Refusal):
+            raise self.result
+        return bool(self.result)
+
+
+def run(shards: Shards, plan: Plan) -> bool:
+    """The plan to its end, alone. Raises Refusal."""
+    return Run(shards, plan).finish()
 
 
 def test_a_directory_is_made_found_and_removed() -> None:
@@ -110,7 +144,7 @@ def test_a_directory_with_children_stays() -> None:
     shards = Shards()
     run(shards, two.make())
     assert shards.add_child()
-    with pytest.raises(NotEmpty):
+    with pytest.raises(DirectoryNotEmpty):
         run(shards, two.remove())
     assert run(shards, two.exist())
 
@@ -122,13 +156,10 @@ def test_whoever_dies_leaves_a_state_that_the_next_one_finishes(steps: int, kind
         shards = Shards()
         if kind == "remove":
             run(shards, two.make())
-        dying: Plan = two.make() if kind == "make" else two.remove()
-        answer: object = None
+        dying = Run(shards, two.make() if kind == "make" else two.remove())
         for _ in range(steps):
-            try:
-                answer = shards.answer(dying.send(answer))
-            except StopIteration:
-                break
+            if dying.result is None:
+                dying.go()
         run(shards, follower())
         row = shards.row
         if row is not None and row.state is not State.ACTIVE:
@@ -148,28 +179,25 @@ def test_however_they_interleave_and_die_an_active_directory_has_its_entry(
     kinds: list[str], turns: list[tuple[int, bool]]
 ) -> None:
     shards = Shards()
-    plans: list[Plan | None] = [PLANS[kind]() if kind in PLANS else None for kind in kinds]
-    waiting: list[object] = [None] * len(plans)
+    runs = [Run(shards, PLANS[kind]()) if kind in PLANS else None for kind in kinds]
     for who, dies in turns:
-        n = who % len(plans)
-        plan = plans[n]
+        n = who % len(runs)
+        current = runs[n]
         if kinds[n] == "put":
             if shards.children:
                 shards.children = 0
             else:
                 shards.add_child()
-        elif kinds[n] == "sweep" and plan is None and shards.row is not None and shards.row.state is not State.ACTIVE:
-            plans[n] = two.sweep(shards.row)
-        elif plan is not None and dies and who % 3 == 0:
-            plans[n], waiting[n] = (PLANS[kinds[n]]() if kinds[n] in PLANS else None), None
-        elif plan is not None:
-            try:
-                waiting[n] = shards.answer(plan.send(waiting[n]))
-            except StopIteration as end:
-                shards.history.append(f"{kinds[n]} {end.value}")
-                plans[n], waiting[n] = (PLANS[kinds[n]]() if kinds[n] in PLANS else None), None
-            except NotEmpty:
-                plans[n], waiting[n] = PLANS[kinds[n]](), None
+        elif kinds[n] == "sweep" and current is None:
+            if shards.row is not None and shards.row.state is not State.ACTIVE:
+                runs[n] = Run(shards, two.sweep(shards.row))
+        elif current is not None:
+            died = dies and who % 3 == 0
+            if not died:
+                current.go()
+            if died or current.result is not None:
+                shards.history.append(f"{kinds[n]} {current.result}")
+                runs[n] = Run(shards, PLANS[kinds[n]]()) if kinds[n] in PLANS else None
         shards.check()
     shards.children = 0
     # Whatever is left: it can be removed, made, and removed again.
@@ -177,3 +205,46 @@ def test_however_they_interleave_and_die_an_active_directory_has_its_entry(
     assert (shards.row, shards.entry) == (None, None)
     assert run(shards, two.make())
     assert shards.add_child()
+
+
+@settings(max_examples=600)
+@given(
+    kinds=st.lists(st.sampled_from(sorted(PLANS)), min_size=2, max_size=4),
+    turns=st.lists(st.integers(0, 3), max_size=60),
+    there=st.booleans(),
+    full=st.booleans(),
+)
+def test_however_they_interleave_who_does_not_die_leaves_nothing_half_done(
+    kinds: list[str], turns: list[int], there: bool, full: bool
+) -> None:
+    shards = Shards()
+    if there:
+        run(shards, two.make())
+    shards.full = full
+    runs = [Run(shards, PLANS[kind]()) for kind in kinds]
+    for who in turns:
+        current = runs[who % len(runs)]
+        if current.result is None:
+            current.go()
+    for left in runs:
+        with contextlib.suppress(Refusal):
+            left.finish()
+    number = shards.entry
+    assert shards.row == (None if number is None else Row(number, State.ACTIVE))
+
+
+def test_who_looks_for_a_directory_while_it_is_removed_leaves_no_row() -> None:
+    shards = Shards()
+    run(shards, two.make())
+    looking = Run(shards, two.exist())
+    looking.go()  # there is an entry
+    assert run(shards, two.remove())
+    assert not looking.finish()
+    assert shards.row is None
+
+
+def test_a_mkdir_that_the_parent_refuses_leaves_no_row() -> None:
+    shards = Shards(full=True)
+    with pytest.raises(DirectoryFull):
+        run(shards, two.make())
+    assert shards.row is None

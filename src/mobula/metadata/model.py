@@ -103,39 +103,43 @@ class OutcomeUnknown(MetadataError):
     """Sent, and no answer: the write may have happened. -> 503"""
 
 
-class DirectoryMissing(MetadataError):
+class Refusal(MetadataError):
+    """Decided: nothing happened, because of what is there."""
+
+
+class DirectoryMissing(Refusal):
     """The directory that should hold the name does not exist."""
 
 
-class ParentNotDirectory(MetadataError):
+class ParentNotDirectory(Refusal):
     """The directory that should hold the name is an object."""
 
 
-class IsDirectory(MetadataError):
+class IsDirectory(Refusal):
     """An object was to be written over a directory, or deleted as one."""
 
 
-class NotFound(MetadataError):
+class NotFound(Refusal):
     """No such entry."""
 
 
-class PreconditionFailed(MetadataError):
+class PreconditionFailed(Refusal):
     """The current entry does not meet the precondition."""
 
 
-class SourceChanged(MetadataError):
+class SourceChanged(Refusal):
     """What was to be linked is not there any more, or is another version."""
 
 
-class GroupChanged(MetadataError):
+class GroupChanged(Refusal):
     """The placement group has another epoch than the one under which the bytes were streamed."""
 
 
-class DirectoryNotEmpty(MetadataError):
+class DirectoryNotEmpty(Refusal):
     """rmdir of a directory that has entries."""
 
 
-class DirectoryFull(MetadataError):
+class DirectoryFull(Refusal):
     """The directory holds its 1,000,000 entries."""
 
 

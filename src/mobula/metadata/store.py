@@ -28,12 +28,12 @@ from mobula.metadata.model import (
     Kind,
     Listing,
     Lookup,
-    MetadataError,
     NotFound,
     Page,
     ParentNotDirectory,
     Precondition,
     PreconditionFailed,
+    Refusal,
     SourceChanged,
     StorageServer,
     Unavailable,
@@ -54,7 +54,7 @@ SWEEP_AGE = dt.timedelta(seconds=60)
 MAP_PATH = "/metadata/shard-map"
 
 
-REFUSALS: Mapping[str, type[MetadataError]] = {
+REFUSALS: Mapping[str, type[Refusal]] = {
     "is_directory": IsDirectory,
     "precondition": PreconditionFailed,
     "group_changed": GroupChanged,
@@ -276,7 +276,7 @@ class PostgresMetadata:
         _refuse(refused, f"{directory}/{entry.name}")
         return True
 
-    async def _why_missing(self, directory: str, deadline: float) -> MetadataError:
+    async def _why_missing(self, directory: str, deadline: float) -> Refusal:
         _, found = await self._look(*split(directory), deadline)
         return (ParentNotDirectory if found and found.kind is Kind.OBJECT else DirectoryMissing)(directory)
 
@@ -360,13 +360,17 @@ class PostgresMetadata:
 
     async def _carry_out(self, plan: Plan, path: str, put: Put | None, deadline: float) -> bool:
         """Send a plan's steps to the two shards until it ends; `put` writes the entry of a directory that is being made."""
-        answer: Any = None
-        while True:
-            try:
-                step = plan.send(answer)
-            except StopIteration as end:
-                return bool(end.value)
-            answer = await self._step(step, path, put, deadline)
+        try:
+            step = next(plan)
+            while True:
+                try:
+                    answer = await self._step(step, path, put, deadline)
+                except Refusal as error:
+                    step = plan.throw(error)
+                else:
+                    step = plan.send(answer)
+        except StopIteration as end:
+            return bool(end.value)
 
     async def _step(self, step: two_shards.Step, path: str, put: Put | None, deadline: float) -> Any:
         above, name = split(path)

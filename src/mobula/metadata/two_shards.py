@@ -14,6 +14,9 @@ Each step is one transaction on one shard and does nothing when it comes too lat
 
 So any number of these may run at once and any of them may die anywhere; a row is active only while the entry names it. Whoever meets
 a half-made directory makes it (`exist`); whoever meets a half-removed one removes it. What nobody meets, the sweeper does.
+
+Who does not die leaves nothing half-done: a row that turns out to have no entry goes again, be it one's own (the parent refused) or
+made for an entry that an rmdir has dropped meanwhile (`exist`). A mkdir that was just about to name it notices, and begins anew.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from mobula.metadata.model import Kind
+from mobula.metadata.model import Kind, Refusal
 
 
 class State(enum.StrEnum):
@@ -97,7 +100,7 @@ class Drop:
 
 Step = Begin | Activate | BeginRemoval | Finish | Look | Put | Adopt | Drop
 Plan = Generator[Step, Any, bool]
-"""yields steps, is sent their answers, returns whether the directory was (made, removed, there)"""
+"""yields steps, is sent their answers (or thrown the `Refusal` that was one), returns whether the directory was (made, removed, there)"""
 
 
 def make() -> Plan:
@@ -109,7 +112,12 @@ def make() -> Plan:
         if row.state is State.DELETING:
             yield from _remove(row.incarnation)
             continue
-        if not (yield Put(row.incarnation, insert=row.state is State.CREATING)):
+        try:
+            named: bool = yield Put(row.incarnation, insert=row.state is State.CREATING)
+        except Refusal:
+            yield Finish(row.incarnation, State.CREATING)
+            raise
+        if not named:
             continue
         if row.state is State.ACTIVE or (yield Activate(row.incarnation)):
             return True
@@ -133,19 +141,20 @@ def _remove(incarnation: int) -> Plan:
 
 def exist() -> Plan:
     """Whether a directory that has no active row exists: if it has an entry and nobody is removing it, finish its mkdir."""
-    while True:
-        if (yield Look()) is not Kind.DIRECTORY:
-            return False
+    begun: int | None = None
+    while (yield Look()) is Kind.DIRECTORY:
         row: Row | None = yield Begin()
         if row is None:
             continue
         if row.state is not State.CREATING:
             return row.state is State.ACTIVE
-        if not (yield Adopt(row.incarnation)):
-            # The entry went, or a later incarnation has it: look again at which.
-            continue
-        if (yield Activate(row.incarnation)):
+        begun = row.incarnation
+        if (yield Adopt(begun)) and (yield Activate(begun)):
             return True
+        # The entry went, or a later incarnation has it, or the row is not ours to make any more: look again at which.
+    if begun is not None:
+        yield Finish(begun, State.CREATING)
+    return False
 
 
 def sweep(row: Row) -> Plan:
