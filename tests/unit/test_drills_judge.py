@@ -126,7 +126,7 @@ def at(
 def test_a_region_that_kept_its_word_passes(profile: str) -> None:
     found = scene(profile)
     recorded = record(history(found), found=found)
-    judged = judge(recorded, [])
+    judged = judge(recorded)
     assert judged.verdict is Verdict.PASS
     assert judged.findings == []
     assert [c.check for c in judged.checked] == [
@@ -154,7 +154,7 @@ def test_a_region_that_kept_its_word_passes(profile: str) -> None:
 def test_an_outage_as_long_as_was_said_before_passes() -> None:
     made = history(edit=no_answers(INJECTED_S, INJECTED_S + BACK_S - 1))
     recorded = record(made)
-    judged = judge(recorded, [])
+    judged = judge(recorded)
     assert judged.verdict is Verdict.PASS, judged.findings
     assert BACK_S - 2 < judged.worst_s(writes=True, served=SCENE.clients) < BACK_S
     assert "reads      away 9.0 s at most during the fault" in text(recorded, judged)
@@ -249,7 +249,7 @@ def test_a_promise_that_was_broken_once_fails(check: str, spoil: Callable[[list[
     made = history()
     spoil(made)
     recorded = record(made)
-    judged = judge(recorded, [])
+    judged = judge(recorded)
     kind, found = of(judged, check)
     assert kind is Verdict.FAIL
     assert any(says in what for what in found), found
@@ -259,14 +259,15 @@ def test_a_promise_that_was_broken_once_fails(check: str, spoil: Callable[[list[
 
 def test_what_was_found_on_the_machines_counts() -> None:
     bad, unseen = (Finding("O4", v, "a copy is missing") for v in (Verdict.FAIL, Verdict.UNKNOWN))
-    assert judge(record(), [bad]).verdict is Verdict.FAIL
-    assert judge(record(), [unseen]).verdict is Verdict.UNKNOWN
-    assert judge(record(), [unseen, bad]).verdict is Verdict.FAIL
+    for looked, verdict in [([bad], Verdict.FAIL), ([unseen], Verdict.UNKNOWN), ([unseen, bad], Verdict.FAIL)]:
+        recorded = record()
+        recorded.looked = looked
+        assert judge(recorded).verdict is verdict
 
 
 def test_away_for_longer_than_was_said_fails() -> None:
     made = history(edit=no_answers(INJECTED_S, INJECTED_S + BACK_S + 1))
-    judged = judge(record(made), [])
+    judged = judge(record(made))
     kind, found = of(judged, "O6")
     assert kind is Verdict.FAIL
     assert len(found) == 2 * len(SCENE.clients)
@@ -276,8 +277,8 @@ def test_away_for_longer_than_was_said_fails() -> None:
 def test_a_shard_that_was_not_hit_has_its_own_bound() -> None:
     found = scene("lab")
     made = history(found, no_answers(INJECTED_S, INJECTED_S + UNTOUCHED_S + 1, group="shard:2"))
-    assert judge(record(made, found=found), []).verdict is Verdict.PASS
-    judged = judge(record(made, found=found, expected=expect(found, hit=[1])), [])
+    assert judge(record(made, found=found)).verdict is Verdict.PASS
+    judged = judge(record(made, found=found, expected=expect(found, hit=[1])))
     kind, sentences = of(judged, "O6")
     assert kind is Verdict.FAIL
     assert all("shard:2" in sentence and "3 s are allowed" in sentence for sentence in sentences)
@@ -285,7 +286,7 @@ def test_a_shard_that_was_not_hit_has_its_own_bound() -> None:
 
 def test_away_for_long_after_healing_fails_whoever_it_is() -> None:
     gone = no_answers(HEALED_AT_S, HEALED_AT_S + HEALED_S + 1, azs=["a"])
-    judged = judge(record(history(edit=gone), expected=expect(SCENE, served=["b", "c", "pub"])), [])
+    judged = judge(record(history(edit=gone), expected=expect(SCENE, served=["b", "c", "pub"])))
     kind, found = of(judged, "O6")
     assert kind is Verdict.FAIL
     assert all("from a: out for 31" in what and "after healing; 30 s are allowed" in what for what in found)
@@ -295,7 +296,7 @@ def test_away_for_long_after_healing_fails_whoever_it_is() -> None:
 def test_what_the_drill_could_not_do_fails() -> None:
     recorded = record()
     recorded.troubles = ["heal 'frozen: x': no"]
-    judged = judge(recorded, [])
+    judged = judge(recorded)
     assert of(judged, "O6") == (Verdict.FAIL, ["heal 'frozen: x': no"])
 
 
@@ -303,25 +304,25 @@ def test_never_is_not_judged_while_the_fault_holds() -> None:
     gone = no_answers(INJECTED_S, HEALED_AT_S, writes=True)
     nothing = {1: NEVER}
     expected = Expect({1: BACK_S}, nothing, SCENE.clients, SCENE.clients)
-    judged = judge(record(history(edit=gone), expected=expected), [])
+    judged = judge(record(history(edit=gone), expected=expected))
     assert judged.verdict is Verdict.PASS, judged.findings
     assert judged.worst_s(writes=True, served=SCENE.clients) > HEALED_AT_S - INJECTED_S - 1
-    assert judge(record(history(edit=gone)), []).verdict is Verdict.FAIL
+    assert judge(record(history(edit=gone))).verdict is Verdict.FAIL
 
 
 def test_clients_who_were_promised_nothing_do_not_count() -> None:
     made = history(edit=no_answers(INJECTED_S, HEALED_AT_S, azs=["a"]))
     others = [client for client in SCENE.clients if client != "a"]
-    judged = judge(record(made, expected=expect(SCENE, served=others, reach=SCENE.clients)), [])
+    judged = judge(record(made, expected=expect(SCENE, served=others, reach=SCENE.clients)))
     assert judged.verdict is Verdict.PASS, judged.findings
     assert {r.az for r in judged.during} == set(others)
     assert judged.worst_s(writes=False, served=others) < 1
-    assert judge(record(made), []).verdict is Verdict.FAIL
+    assert judge(record(made)).verdict is Verdict.FAIL
 
 
 def test_nobody_was_promised_anything() -> None:
     made = history(edit=no_answers(INJECTED_S, HEALED_AT_S))
-    judged = judge(record(made, expected=expect(SCENE, served=[], reach=SCENE.clients)), [])
+    judged = judge(record(made, expected=expect(SCENE, served=[], reach=SCENE.clients)))
     assert judged.during == []
     assert judged.verdict is Verdict.PASS, judged.findings
 
@@ -339,9 +340,9 @@ def test_who_reaches_nobody_may_hang_and_need_not_have_asked() -> None:
     others = [client for client in SCENE.clients if client != "a"]
     made = history(edit=edit)
     assert sum(o.status == 0 for o in made) > 1
-    judged = judge(record(made, expected=expect(SCENE, served=others)), [])
+    judged = judge(record(made, expected=expect(SCENE, served=others)))
     assert judged.verdict is Verdict.PASS, judged.findings
-    judged = judge(record(made, expected=expect(SCENE, served=others, reach=SCENE.clients)), [])
+    judged = judge(record(made, expected=expect(SCENE, served=others, reach=SCENE.clients)))
     assert of(judged, "wait")[0] is Verdict.FAIL
     assert of(judged, "gate")[0] is Verdict.UNKNOWN
 
@@ -351,16 +352,16 @@ def test_who_reaches_nobody_may_hang_and_need_not_have_asked() -> None:
 
 def test_a_run_that_shows_nothing_is_unknown() -> None:
     few = [o for o in history() if o.client != "b" or not INJECTED_S <= o.began_s <= HEALED_AT_S]
-    kind, found = of(judge(record(few), []), "gate")
+    kind, found = of(judge(record(few)), "gate")
     assert (kind, found) == (Verdict.UNKNOWN, ["clients in b began 0 operations during the fault; 200 are needed"])
     for proof, says in [([], "nothing shows that the fault was there"), ([("x", True), ("y", False)], "not shown: y")]:
         recorded = record()
         recorded.proof = proof
-        judged = judge(recorded, [])
+        judged = judge(recorded)
         assert of(judged, "gate") == (Verdict.UNKNOWN, [says])
         assert judged.verdict is Verdict.UNKNOWN
         assert "UNKNOWN  gate" in text(recorded, judged)
-    kind, found = of(judge(record([]), []), "gate")
+    kind, found = of(judge(record([])), "gate")
     assert kind is Verdict.UNKNOWN
     assert "0 operations were completed; 2000 are needed" in found
 
@@ -370,7 +371,7 @@ def test_a_shard_that_nobody_asked_is_unknown() -> None:
     made = [o for o in history(found) if o.group != "shard:2" or not o.writes]
     made = [replace(o, value=None, status=404) if o.key.rpartition("/")[0].endswith("d2") and "k-" in o.key and o.kind == "get"
             else replace(o, names=("known000",)) if o.kind == "list" and o.key.endswith("d2") else o for o in made]  # fmt: skip
-    judged = judge(record(made, found=found), [])
+    judged = judge(record(made, found=found))
     assert of(judged, "gate") == (Verdict.UNKNOWN, ["no write of shard:2 was completed"])
     assert judged.verdict is Verdict.UNKNOWN, judged.findings
 
@@ -379,13 +380,13 @@ def test_what_was_not_read_at_the_end_is_unknown_and_not_wrong() -> None:
     made = history()
     (directory,) = {o.key for o in made if o.kind == "list"}
     unlisted = [replace(o, status=503, names=()) if o.kind == "list" else o for o in made]
-    judged = judge(record(unlisted), [])
+    judged = judge(record(unlisted))
     assert of(judged, "O9") == (Verdict.UNKNOWN, [f"{directory} was not listed at the end"])
     assert judged.verdict is Verdict.UNKNOWN
     unread = [
         replace(o, status=503, value=None) if o.client == FINAL and o.kind == "get" and o.key.endswith("k-a") else o for o in made
     ]  # fmt: skip
-    judged = judge(record(unread), [])
+    judged = judge(record(unread))
     assert of(judged, "O2") == (Verdict.UNKNOWN, [f"{directory}/k-a was not read at the end"])
     assert of(judged, "O9") == (Verdict.PASS, [])
 
@@ -394,12 +395,12 @@ def test_the_last_of_several_tries_at_the_end_counts() -> None:
     made = history()
     tries = [replace(o, status=503, value=None, names=()) for o in made if o.client == FINAL]
     first = [o for o in made if o.client != FINAL]
-    assert judge(record([*first, *tries, *made[len(first) :]]), []).verdict is Verdict.PASS
+    assert judge(record([*first, *tries, *made[len(first) :]])).verdict is Verdict.PASS
 
 
 def test_a_check_that_breaks_leaves_the_others() -> None:
     recorded = record([replace(o, group="elsewhere") if o.client == "a" else o for o in history()])
-    judged = judge(recorded, [])
+    judged = judge(recorded)
     kind, (broke,) = of(judged, "O6")
     assert kind is Verdict.UNKNOWN
     assert "the check itself broke" in broke
@@ -416,16 +417,16 @@ def forbidding(*forbidden: tuple[int, bool]) -> Expect:
 def test_a_success_that_nobody_could_vouch_for_fails() -> None:
     silent = no_answers(INJECTED_S + IN_DOUBT_S, HEALED_AT_S, writes=True)
     expected = forbidding((1, True))
-    assert judge(record(history(edit=silent), expected=expected), []).verdict is Verdict.PASS
+    assert judge(record(history(edit=silent), expected=expected)).verdict is Verdict.PASS
 
     def but_one(o: Operation) -> Operation:
         return o if o.client == "b" and 1020 <= o.began_s < 1021 else silent(o) or o
 
-    judged = judge(record(history(edit=but_one), expected=expected), [])
+    judged = judge(record(history(edit=but_one), expected=expected))
     kind, (what,) = of(judged, "forbidden")
     assert kind is Verdict.FAIL
     assert "writes of shard 1 succeeded; none could" in what
-    assert of(judge(record(history(edit=silent), expected=forbidding((1, False))), []), "forbidden")[0] is Verdict.FAIL
+    assert of(judge(record(history(edit=silent), expected=forbidding((1, False)))), "forbidden")[0] is Verdict.FAIL
 
 
 def test_what_was_on_its_way_or_ended_after_healing_is_no_forbidden_success() -> None:
@@ -435,7 +436,7 @@ def test_what_was_on_its_way_or_ended_after_healing_is_no_forbidden_success() ->
     last = [i for i, o in enumerate(made) if o.client == "a" and o.kind == "put" and o.began_s < HEALED_AT_S][-1]
     made[early] = replace(made[early], status=204, retry_after=False)
     made[last] = replace(made[last], status=204, retry_after=False, ended_s=HEALED_AT_S + 0.01)
-    assert of(judge(record(made, expected=forbidding((1, True))), []), "forbidden") == (Verdict.PASS, [])
+    assert of(judge(record(made, expected=forbidding((1, True)))), "forbidden") == (Verdict.PASS, [])
 
 
 # DNS.
@@ -461,13 +462,13 @@ TAKE_LB = [
 
 @pytest.mark.parametrize(("fault", "host"), TAKE_LB)
 def test_how_long_dns_names_a_loadbalancer_that_is_lost(fault: Fault, host: str) -> None:
-    judged = judge(record(faults=[fault], saw=names(host, INJECTED_S + 9)), [])
+    judged = judge(record(faults=[fault], saw=names(host, INJECTED_S + 9)))
     assert judged.verdict is Verdict.PASS, judged.findings
     assert judged.out_of_dns_s == {host: 8.0}
     assert "  DNS        named 1 lost loadbalancers for 8 s" in text(record(), judged)
-    judged = judge(record(faults=[fault], saw=names(host, INJECTED_S + OUT_OF_DNS_S + 2)), [])
+    judged = judge(record(faults=[fault], saw=names(host, INJECTED_S + OUT_OF_DNS_S + 2)))
     assert of(judged, "dns") == (Verdict.FAIL, [f"public DNS named {host} for 16 s; 15 s are allowed"])
-    judged = judge(record(faults=[fault], saw=names(host, None)), [])
+    judged = judge(record(faults=[fault], saw=names(host, None)))
     assert judged.out_of_dns_s == {host: None}
     assert of(judged, "dns") == (
         Verdict.FAIL,
@@ -489,7 +490,7 @@ def test_how_long_dns_names_a_loadbalancer_that_is_lost(fault: Fault, host: str)
     ],
 )
 def test_dns_is_not_judged_where_nobody_saw_it_or_no_loadbalancer_is_lost(fault: Fault, saw: Saw | None) -> None:
-    judged = judge(record(faults=[fault], saw=saw), [])
+    judged = judge(record(faults=[fault], saw=saw))
     assert judged.out_of_dns_s == {}
     assert judged.verdict is Verdict.PASS
 
@@ -515,10 +516,10 @@ def test_takeovers_are_counted_while_the_fault_holds() -> None:
         leads(HEALED_AT_S + 1, shard.primary),  # after
     ]
     recorded = record(saw=Saw(peers=seen))
-    judged = judge(recorded, [])
+    judged = judge(recorded)
     assert judged.takeovers == {1: 2}
     assert "  takeovers  shard 1: 2" in text(recorded, judged)
-    assert judge(record(), []).takeovers == {1: 0}
+    assert judge(record()).takeovers == {1: 0}
 
 
 def test_each_verdict_has_its_exit_code() -> None:
@@ -528,6 +529,6 @@ def test_each_verdict_has_its_exit_code() -> None:
 def test_a_proof_that_is_not_so_says_so() -> None:
     recorded = record()
     recorded.proof = [("a", True), ("b", False)]
-    said = text(recorded, judge(recorded, []))
+    said = text(recorded, judge(recorded))
     assert "  proof      a\n  proof      b  (NOT SO)\n" in said
     assert said.splitlines()[-1] == "verdict: unknown"

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ops import cli, drill_cli
 from ops import region as regions
-from ops.drills import engine, judge, looks
+from ops.drills import engine, judge
 from ops.drills.engine import Recorded
 from ops.drills.faults import Standing
 from ops.drills.findings import Checked, Verdict
@@ -40,7 +40,6 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         )  # fmt: skip
 
     monkeypatch.setattr(engine, "run", run)
-    monkeypatch.setattr(looks, "look", lambda *_: [])
     return asked
 
 
@@ -64,7 +63,7 @@ def run(
     return run
 
 
-@pytest.mark.parametrize("path", [("drill",), ("drill", "run"), ("drill", "heal")])
+@pytest.mark.parametrize("path", [("drill",), ("drill", "run"), ("drill", "heal"), ("drill", "list")])
 def test_the_help_has_an_example(path: tuple[str, ...]) -> None:
     done = CliRunner().invoke(cli.main, [*path, "--help"])
     assert done.exit_code == 0
