@@ -109,7 +109,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     class Objects:
         root = "/demo/stor/drills/x"
 
-        def __init__(self, *_: object) -> None: ...
+        def __init__(self, *_: object, **__: object) -> None: ...
 
         def make(self, _region: Region) -> None:
             made.do("make", "objects")
@@ -150,6 +150,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setattr(engine, "threading", SimpleNamespace(Event=lambda: made))
     monkeypatch.setattr(engine, "provision", made)
     monkeypatch.setattr(engine, "Objects", Objects)
+    monkeypatch.setattr(engine, "look", lambda *_: [])
     monkeypatch.setattr(engine, "Watch", Watch)
     monkeypatch.setattr(engine, "Clients", Clients)
     monkeypatch.setattr(engine, "scene_of", lambda *_: scene("small"))
