@@ -9,9 +9,11 @@ from pathlib import Path
 
 import click
 
-from ops.errors import OperatorError
+from ops.errors import BadInput, OperatorError
 from ops.progress import Progress
 from ops.region import Region, load, lock
+
+HOLD_MAX_S = 86_400.0
 
 
 def _region() -> Region:
@@ -93,13 +95,22 @@ def run(
 
     region, wanted = _region(), drill_of(name)
     chosen = wanted.variant(variant or az)
+    if variant and az:
+        raise BadInput(f"run drill {name!r}: --variant {variant} and --az {az} both say which; give one of them")
+    if hold_s is not None and not hold_s <= HOLD_MAX_S:
+        raise BadInput(f"run drill {name!r}: hold it for {hold_s:g} s; {HOLD_MAX_S:g} s are the most")
     if hold_s:
         wanted = dataclasses.replace(wanted, hold_s=hold_s)
     folder = region.state_dir / "drill" / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{chosen}"
     progress = Progress()
     with lock(region, "drill run"):
         record = engine.run(
-            region, wanted, chosen, folder=folder, seed=seed or secrets.randbelow(10**6), progress=progress
+            region,
+            wanted,
+            chosen,
+            folder=folder,
+            seed=secrets.randbelow(10**6) if seed is None else seed,
+            progress=progress,
         )
     with progress.step(f"judge {len(record.history):,} operations"):
         judged = judge(record)

@@ -23,7 +23,7 @@ from ops import provision
 from ops.accounts import Administration
 from ops.drills.clients import Clients, Objects
 from ops.drills.faults import Fault, Standing
-from ops.drills.findings import Finding
+from ops.drills.findings import Finding, Verdict
 from ops.drills.history import Operation, decode
 from ops.drills.looks import look
 from ops.drills.model import Act, Drill, Scene
@@ -136,7 +136,7 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
                 _settle(region, record, progress)
             with progress.step("wait for the clients' last answers, read everything once"):
                 files = clients.finish()
-            record.looked = look(region, folder.name, progress)
+            record.looked = _look(region, folder.name, progress)
             record.ended_s = time.monotonic()
             for path in files:
                 with path.open("rb") as lines:
@@ -181,12 +181,23 @@ def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
         record.healed_s = time.monotonic()
 
 
+def _look(region: Region, name: str, progress: Progress) -> list[Finding]:
+    try:
+        return look(region, name, progress)
+    except (LabError, OperatorError, OSError) as error:
+        return [Finding("O4", Verdict.UNKNOWN, f"the machines could not be looked at: {error}")]
+
+
 def _repair(region: Region, host: str, record: Recorded, progress: Progress) -> None:
     """What the runbook says after a lost pool: declare it, follow the workers, keep the proof."""
     follow = Follow(Administration(region), progress)
-    with progress.step(f"repair the pool of {host}"):
-        record.events.append((time.monotonic(), f"repair --pool {host}"))
-        report = follow.conclude(host, follow.declare(host, REPAIR_MB_S))
+    try:
+        with progress.step(f"repair the pool of {host}"):
+            record.events.append((time.monotonic(), f"repair --pool {host}"))
+            report = follow.conclude(host, follow.declare(host, REPAIR_MB_S))
+    except OperatorError as error:
+        record.troubles.append(f"repair the pool of {host}: {error}")
+        return
     record.proof.append((f"repair: {report.text().splitlines()[-1]}", report.ok and report.status["objects"] > 0))
 
 

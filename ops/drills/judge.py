@@ -54,13 +54,13 @@ def judge(record: Recorded) -> Judged:
     """Every oracle, and what was expected."""
     history = [o for o in record.history if o.client != FINAL]
     finals = {o.key: o.value for o in record.history if o.client == FINAL and o.kind == "get" and o.done}
-    listed = [f"{o.key}/{n}" for o in _last_lists(record.history) for n in o.names]
     initial = {o.key: _md5(known_body(o.key)) for o in record.history if o.key.rpartition("/")[2].startswith("known")}
     fault = Span(record.injected_s, record.healed_s)
     expect = record.act.expect
     cut_off = frozenset(record.scene.clients) - set(expect.reach)
     away = Span(record.injected_s - IN_DOUBT_S, record.healed_s + HEALED_S, cut_off)
-    during = recoveries(history, Span(fault.began_s, fault.ended_s, frozenset(expect.served)))
+    served = Span(fault.began_s, fault.ended_s, frozenset(expect.served))
+    during = recoveries(history, served) if expect.served else []  # a span of no AZs concerns all
     after = recoveries(history, Span(record.healed_s, record.ended_s))
     out_of_dns_s = _out_of_dns(record)
     groups = [f"shard:{number}" for number in record.scene.shards]
@@ -71,7 +71,7 @@ def judge(record: Recorded) -> Judged:
         "O4": lambda: record.looked,
         "O5": lambda: error_budget(history, record.began_s, excused=[Span(fault.began_s, record.healed_s + HEALED_S)]),
         "O6": lambda: [*_outages(record, during), *_after(after), *_not_settled(record)],
-        "O9": lambda: listing_agrees(listed, finals),
+        "O9": lambda: _listing(record.history, finals),
         "wait": lambda: waits(history, cut=[away] if cut_off else []),
         "forbidden": lambda: _forbidden(record, history),
         "dns": lambda: list(_late_in_dns(out_of_dns_s)),
@@ -86,6 +86,20 @@ def _md5(body: bytes) -> str:
 
 def _last_lists(history: Iterable[Operation]) -> Iterable[Operation]:
     return {o.key: o for o in history if o.client == FINAL and o.kind == "list" and o.done}.values()
+
+
+def _listing(history: Sequence[Operation], finals: Mapping[str, str | None]) -> list[Finding]:
+    """Of what was listed and read at the end; what could not be is unknown, not wrong."""
+    lists = list(_last_lists(history))
+    read = {o.key for o in lists}
+    known = {key: value for key, value in finals.items() if key.rpartition("/")[0] in read}
+    asked = {o.key for o in history if o.client == FINAL and o.kind == "get"}
+    listed = [name for o in lists for name in (f"{o.key}/{n}" for n in o.names) if name in finals or name not in asked]
+    unread = sorted({key.rpartition("/")[0] for key in asked} - read)
+    return [
+        *listing_agrees(listed, known),
+        *(Finding("O9", Verdict.UNKNOWN, f"{directory} was not listed at the end") for directory in unread),
+    ]
 
 
 def _outages(record: Recorded, during: Sequence[Recovery]) -> list[Finding]:
@@ -156,8 +170,8 @@ def _taken(record: Recorded) -> Iterator[str]:
 def _late_in_dns(out_of_dns_s: Mapping[str, float | None]) -> Iterator[Finding]:
     for host, seconds in out_of_dns_s.items():
         if seconds is None or seconds > OUT_OF_DNS_S:
-            said = "to the end of the fault" if seconds is None else f"{seconds:.0f} s"
-            yield failed("dns", f"public DNS named {host} for {said}; {OUT_OF_DNS_S:g} s are allowed")
+            said = "to the end of the fault" if seconds is None else f"for {seconds:.0f} s"
+            yield failed("dns", f"public DNS named {host} {said}; {OUT_OF_DNS_S:g} s are allowed")
 
 
 def _takeovers(record: Recorded) -> dict[int, int]:

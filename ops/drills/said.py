@@ -25,10 +25,10 @@ def text(record: Recorded, judged: Judged) -> str:
         f"  takeovers  {', '.join(f'shard {n}: {count}' for n, count in judged.takeovers.items())}",
     ]
     if judged.out_of_dns_s:
-        slowest = [s for s in judged.out_of_dns_s.values() if s is not None]
-        lines.append(
-            f"  DNS        named {len(judged.out_of_dns_s)} lost loadbalancers for {max(slowest, default=0.0):.0f} s"
-        )
+        named = judged.out_of_dns_s.values()
+        slowest = [s for s in named if s is not None]
+        how_long = f"for {max(slowest):.0f} s" if len(slowest) == len(named) else "to the end of the fault"
+        lines.append(f"  DNS        named {len(named)} lost loadbalancers {how_long}")
     for checked in judged.checked:
         if checked.verdict is not Verdict.PASS:
             lines.append(f"{checked.verdict.upper():8} {checked.check}")

@@ -75,7 +75,7 @@ class Watch:
     def _watch_peer(self, host: Host) -> None:
         url = f"http://{host.address}:8009/status"
         while not self._end.is_set():
-            with contextlib.suppress(RemoteError):
+            with contextlib.suppress(RemoteError, ValueError):
                 remote = SshRemote(self._region, host.address)
                 for line in remote.lines(["python3", "-u", "-c", LOOK, url], timeout_s=SILENT_S):
                     said = json.loads(line)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from ops import status as looking
 from ops.drills import engine, faults
 from ops.drills.engine import Recorded
 from ops.drills.faults import Standing
+from ops.drills.findings import Verdict
 from ops.drills.history import Operation, encode
 from ops.drills.model import Act, Drill, Scene, expect
 from ops.errors import OperatorError
@@ -341,6 +343,68 @@ def test_clients_that_fail_at_the_end_leave_nothing(lab: Lab) -> None:
     lab.fails["finish", "clients"] = OperatorError("talk to a client: it has ended")
     with pytest.raises(OperatorError, match="talk to a client"):
         run(lab, drill("x"))
+    ended_well(lab, "x")
+
+
+# After: a pool that is lost is repaired, the machines are looked at.
+
+
+class Mending:
+    """A repair's end, or why there is none."""
+
+    objects, fails = 9, ""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def declare(self, host: str, _rate_mb_s: float) -> str:
+        THE["lab"].do("declare", host)
+        if self.fails:
+            raise OperatorError(self.fails)
+        return ""
+
+    def conclude(self, _host: str, _note: str) -> SimpleNamespace:
+        return SimpleNamespace(text=lambda: "pool of s\ndone: 9 = 9", ok=True, status={"objects": self.objects})
+
+
+@pytest.mark.parametrize(
+    ("objects", "fails", "proof", "troubles"),
+    [
+        (9, "", [("repair: done: 9 = 9", True)], []),
+        (0, "", [("repair: done: 9 = 9", False)], []),
+        (9, "ask: no", [], ["repair the pool of s: ask: no"]),
+    ],
+    ids=["repaired", "of nothing", "failed"],
+)
+def test_a_lost_pool_is_repaired_after_healing_and_whatever_comes_of_it_is_kept(
+    lab: Lab,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    objects: int,
+    fails: str,
+    proof: list[tuple[str, bool]],
+    troubles: list[str],
+) -> None:
+    monkeypatch.setattr(engine, "Administration", lambda _: None)
+    monkeypatch.setattr(engine, "Follow", Mending)
+    monkeypatch.setattr(Mending, "objects", objects)
+    monkeypatch.setattr(Mending, "fails", fails)
+    record = run(lab, replace(drill("x"), repairs=lambda *_: ("s",)))
+    assert lab.did.index(("heal", "x")) < lab.did.index(("declare", "s")) < lab.did.index(("finish", "clients"))
+    assert record.proof[1:] == proof
+    assert record.troubles == troubles
+    assert record.history
+
+
+def test_machines_that_cannot_be_looked_at_are_unknown_and_the_history_is_kept(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unseen(*_: object) -> NoReturn:
+        raise OperatorError("reach it by SSH: no")
+
+    monkeypatch.setattr(engine, "look", unseen)
+    record = run(lab, drill("x"))
+    assert [(f.check, f.verdict) for f in record.looked] == [("O4", Verdict.UNKNOWN)]
+    assert record.history
     ended_well(lab, "x")
 
 
