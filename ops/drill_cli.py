@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -68,9 +69,17 @@ def list_drills(as_json: bool) -> None:
 @click.option("--az", help="Short for the variant that names an AZ: --az a.")
 @click.option("--seed", type=int, help="Of the clients' choices, to repeat a run.")
 @click.option("--hold", "hold_s", type=click.FloatRange(min=1), help="Seconds to hold the fault.")
+@click.option("--into", type=click.Path(path_type=Path), help="A folder for the report; the region's own if not said.")
 @json_option
 def run(
-    name: str, *, variant: str | None, az: str | None, seed: int | None, hold_s: float | None, as_json: bool
+    name: str,
+    *,
+    variant: str | None,
+    az: str | None,
+    seed: int | None,
+    hold_s: float | None,
+    into: Path | None,
+    as_json: bool,
 ) -> None:
     """Run drill NAME on the region: harm it under load, heal it, judge what the clients were told.
 
@@ -106,9 +115,30 @@ def run(
     with progress.step(f"judge {len(record.history):,} operations"):
         judged = judge(record)
     kept = keep.run_of(record, judged, region.name, region.profile or "")
-    keep.write(kept, folder)
-    show(as_json, report.journal(kept), f"{text(record, judged)}\n\nreport: {folder / keep.PAGE}")
+    keep.write(kept, into or folder)
+    show(as_json, report.journal(kept), f"{text(record, judged)}\n\nreport: {(into or folder) / keep.PAGE}")
     sys.exit(EXIT_CODES[judged.verdict])
+
+
+@drill.command()
+@click.option(
+    "--times", type=click.IntRange(min=1), default=3, show_default=True, help="How often the great losses are run."
+)
+@click.option("--only", multiple=True, metavar="NAME", help="Only this drill, in all its variants; repeatable.")
+@click.option("--into", type=click.Path(path_type=Path), required=True, help="A folder for all reports and the table.")
+@json_option
+def matrix(times: int, only: tuple[str, ...], into: Path, *, as_json: bool) -> None:
+    """Run every drill in every variant, one after the other (two hours on two cores), and print a table.
+
+    \b
+    Example: ./mobula drill matrix --only shard-matrix --into /tmp/reports
+    """
+    from ops.drills import matrix as drills  # noqa: PLC0415
+    from ops.drills.said import EXIT_CODES  # noqa: PLC0415
+
+    outcomes = drills.run_all(_region().name, drills.rounds(times, only), into, Progress())
+    show(as_json, drills.as_json(outcomes), drills.text(outcomes))
+    sys.exit(EXIT_CODES[drills.verdict(outcomes)])
 
 
 @drill.command()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -63,7 +63,10 @@ class Storage:
         return self.files()
 
 
-def start(folder: Path, **fields: object) -> Storage:
+PROGRAM = (sys.executable, "-m", "mobula.storage")
+
+
+def start(folder: Path, *, program: Sequence[str] = PROGRAM, **fields: object) -> Storage:
     (folder / "capability-1.key").write_text(KEY_TEXT + "\n")
     config = {
         "region": "test",
@@ -83,7 +86,7 @@ def start(folder: Path, **fields: object) -> Storage:
     with log.open("wb") as out:
         process = subprocess.Popen(
             # It ends with this run of the tests, however that ends.
-            ["setpriv", "--pdeathsig=KILL", sys.executable, "-m", "mobula.storage", "--config", str(path)],
+            ["setpriv", "--pdeathsig=KILL", *program, "--config", str(path)],
             stderr=out,
             env={**os.environ, "PYTHONPATH": str(SOURCES)},
         )

@@ -128,15 +128,22 @@ class Process:
         for child in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split():
             os.kill(int(child), number)
 
-    def freeze(self, *, frozen: bool) -> None:
-        """Stop or continue every process of the program's namespace."""
-        unshare = self._unshare.pid
+    def processes(self) -> list[int]:
+        """Every process of the program's namespace, as this machine numbers them."""
+        unshare, found = self._unshare.pid, []
         first = int(Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()[0])
         namespace = Path(f"/proc/{first}/ns/pid").readlink()
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if entry.name.isdigit() and (entry / "ns/pid").readlink() == namespace:
-                    os.kill(int(entry.name), signal.SIGSTOP if frozen else signal.SIGCONT)
+                    found.append(int(entry.name))
+        return found
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Stop or continue every process of the program's namespace."""
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
 
     @property
     def pid(self) -> int:

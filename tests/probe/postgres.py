@@ -83,6 +83,10 @@ class Server:
         """The root of its process tree; 0 while it does not run."""
         return self._process.pid if self._process else 0
 
+    def processes(self) -> list[int]:
+        """The postmaster and all its children, as this machine numbers them; none while it does not run."""
+        return self._process.processes() if self._process else []
+
     def start(self) -> None:
         """Start the postmaster, without waiting for it."""
         self._process = Process(self.folder, self._user, [f"{BIN}/postgres", "-D", f"{INSIDE}/data"])
