@@ -8,7 +8,6 @@ A `kill -9` leaves the note: `mobula drill heal` and the next drill's preflight 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -39,7 +38,6 @@ STEADY_S = 6.0
 """of load before the fault: what is normal"""
 SETTLE_BOUND_S = 240.0
 LOOK_AGAIN_S = 5.0
-LESS_URGENT = 10
 REPAIR_MB_S = 20.0
 COLD_PER_SHARD = 200
 """objects that only a repair brings back: what is read is mended one by one"""
@@ -127,8 +125,6 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
             clients = Clients(region, objects, folder, seed)
             stack.callback(clients.end)
             clients.start()
-            # What looks and waits takes nothing from the clients and the region, which share this machine in the lab.
-            os.nice(LESS_URGENT)
             _harm(region, record, progress)
             for host in repairs:
                 _repair(region, host, record, progress)

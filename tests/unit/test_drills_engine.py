@@ -157,7 +157,6 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setattr(engine, "Clients", Clients)
     monkeypatch.setattr(engine, "scene_of", lambda *_: scene("small"))
     monkeypatch.setattr(engine, "gather", lambda *_: made.do("gather", "primaries") or scene("small"))
-    monkeypatch.setattr(engine.os, "nice", lambda _: 0)
     yield made
     del THE["lab"]
 
