@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ops.drills.checks import Span, counts, failed, listing_agrees, no_false_answers, nothing_lost, waits
 from ops.drills.client import known_body
 from ops.drills.engine import Recorded
-from ops.drills.faults import Cut, Freeze, Power
+from ops.drills.faults import Cut, Freeze, Power, Stop
 from ops.drills.findings import Checked, Finding, Verdict, check_all, verdict
 from ops.drills.history import Operation
 from ops.drills.linear import linearizable
@@ -161,6 +161,8 @@ def _taken(record: Recorded) -> Iterator[str]:
     for fault in record.act.faults:
         if isinstance(fault, Power | Freeze):
             yield from (host for host in fault.hosts if scene.hosts[host].pool == "loadbalancer")
+        elif isinstance(fault, Stop) and fault.service == "haproxy":
+            yield from fault.hosts
         elif isinstance(fault, Cut):
             alone = [az for az, zone in scene.zones.items() if (zone, 0) in fault.deaf]
             if len(alone) < len(scene.zones):  # else nobody on the internet can ask

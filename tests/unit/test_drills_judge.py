@@ -456,6 +456,7 @@ def names(host: str, until_s: float | None, *, silent: bool = False) -> Saw:
 TAKE_LB = [
     (Power((LB, "lab-a-api-01")), LB),
     (Freeze((LB,)), LB),
+    (Stop((LB,), "haproxy"), LB),
     (Cut(tuple(sorted(alone(SCENE.zone("c")))), "c is alone"), LB_OF_C),
 ]
 
@@ -483,7 +484,7 @@ def test_how_long_dns_names_a_loadbalancer_that_is_lost(fault: Fault, host: str)
         (Power((LB,)), None),
         (Power((LB,)), names(LB, None, silent=True)),
         (Power(("lab-a-api-01",)), names(LB, None)),
-        (Stop((LB,), "haproxy"), names(LB, None)),
+        (Stop(("lab-a-api-01",), "authcache"), names(LB, None)),
         (Cut(((1, 2), (2, 1)), "a and b"), names(LB, None)),
         # Nobody on the internet can ask.
         (Cut(tuple(sorted(alone(1) | alone(2) | alone(3))), "all"), names(LB, None)),
