@@ -22,7 +22,7 @@ _LINE = re.compile(r"(\d+) +(.*)")
 _UNFINISHED = " <unfinished ...>"
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>(.*)")
 _CALL = re.compile(r"(\w+)\((.*)\) += (-?\d+)(.*)")
-_DESCRIPTOR = re.compile(r"\d+<((?:[^<>]|->)*)>")
+_DESCRIPTOR = re.compile(r"\d+<((?:->|[^<>])*)>")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|.)")
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v", b"f": b"\f"}

@@ -60,9 +60,9 @@ def root() -> Path:
 
 
 @contextmanager
-def folder() -> Iterator[Path]:
-    """A temporary folder that any user may enter, short enough for socket names."""
-    path = Path(tempfile.mkdtemp(prefix="mobula-probe-"))
+def folder(at: Path | None = None) -> Iterator[Path]:
+    """A temporary folder that any user may enter, short enough for socket names; `at` is not the usual place for such."""
+    path = Path(tempfile.mkdtemp(prefix="mobula-probe-", dir=at))
     path.chmod(0o755)
     try:
         yield path

@@ -511,13 +511,8 @@ async def test_two_workers_share_the_duties_and_one_goes_on_when_the_other_ends(
         )
         for n in range(2)
     ]  # fmt: skip
-    wanted = {
-        "shard-1 collector",
-        "shard-1 sweeper",
-        "shard-2 collector",
-        "shard-2 sweeper",
-        *(f"files-{h} files" for h in region.hosts),
-    }
+    kinds = ("collector", "sweeper", "repair", "mending")
+    wanted = {f"shard-{n} {kind}" for n in (1, 2) for kind in kinds} | {f"files-{h} files" for h in region.hosts}
 
     def duties(*of: Worker) -> list[str]:
         return [name for worker in of for name in worker.status()["duties"]]  # type: ignore[attr-defined]
