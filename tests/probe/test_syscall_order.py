@@ -38,7 +38,7 @@ runpy.run_module("mobula.storage", run_name="__main__", alter_sys=True)
 def on_disk() -> Iterator[Path]:
     """A folder on a disk's file system: what a server asks of a tmpfs says nothing."""
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-    places = [Path(tempfile.gettempdir()), Path("/var/tmp")]  # noqa: S108 (where to look)
+    places = [Path(tempfile.gettempdir()), Path("/var/tmp")]
     good = [place for place in places if syncs_whole(mounts, place.resolve())]
     if not good:
         pytest.skip(f"{' and '.join(map(str, places))} lie on no disk's file system; name a folder that does in TMPDIR")
