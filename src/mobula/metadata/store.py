@@ -46,7 +46,7 @@ from mobula.wire.zookeeper import Client, Node, NodeExists, NoNode
 
 log = structlog.get_logger()
 
-DEADLINE_S = 9.0
+DEADLINE_S = 7.0
 """of one request to the metadata tier; the API answers within 10 s"""
 ENTRIES_MAX = 1_000_000
 GROUPS_AGE_S = 5.0
