@@ -74,7 +74,7 @@ def shard(number: int, hosts: Sequence[Host], seen: Peers) -> Iterator[Finding]:
             "wait half a minute for Patroni; then ./mobula logs <host> patroni", "CL-74",
         )  # fmt: skip
     for leader in leaders:
-        yield from _primary(name, leader, servers[leader], {h.name for h in hosts} - {leader})
+        yield from _primary(name, leader, servers, {h.name for h in hosts} - {leader})
         yield from _rules(name, leader, seen[leader])
 
 
@@ -109,10 +109,16 @@ def _server(host: Host, server: Server) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _primary(name: str, leader: str, server: Server, others: set[str]) -> Iterator[Finding]:
+def _primary(name: str, leader: str, servers: Mapping[str, Server], others: set[str]) -> Iterator[Finding]:
+    """Everybody streams: the synchronous one from the primary, the third from that one (the chain) or, while it can't, from the primary."""
     wait = f"wait half a minute for Patroni; then ./mobula logs {leader} patroni"
+    server = servers[leader]
     standbys = {s.name: s for s in server.standbys if s.state == "streaming"}
     kinds = Counter(s.sync for s in standbys.values())
+    for sync in [s.name for s in standbys.values() if s.sync == "sync" and s.name in servers]:
+        chained = {s.name: s for s in servers[sync].standbys if s.state == "streaming" and s.name not in standbys}
+        standbys |= chained
+        kinds["async"] += len(chained)
     if set(standbys) != others:
         missing = ", ".join(sorted(others - set(standbys))) or "nobody"
         extra = ", ".join(sorted(set(standbys) - others))
