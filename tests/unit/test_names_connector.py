@@ -288,16 +288,3 @@ async def test_a_line_without_end_ends_the_connection(ask: Ask) -> None:
 async def test_servfail_is_a_connection_that_ends_without_an_answer(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Registry, "refusal", "too old")
     assert await ask(lookup(f"webapi.{ZONE}.", "A") + b'\n{"method":"initialize"}\n') == b""
-
-
-async def test_a_host_that_refuses_a_connection_lives_and_one_that_is_silent_does_not(
-    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
-) -> None:
-    assert await connector._host_lives("127.0.0.1", str(unused_tcp_port))
-    monkeypatch.setattr(connector, "PROBE_TIMEOUT_S", 0.01)
-
-    async def silent(*_: object) -> None:
-        await asyncio.sleep(5)
-
-    monkeypatch.setattr(asyncio, "open_connection", silent)
-    assert not await connector._host_lives("127.0.0.1", str(unused_tcp_port))

@@ -21,6 +21,7 @@ import structlog
 
 from mobula.metadata.config import GuardConfig
 from mobula.metadata.lease import sync_of
+from mobula.wire.hosts import host_lives
 from mobula.wire.zookeeper import Client, Node, NodeExists, NoNode, ZooKeeperError
 
 log = structlog.get_logger()
@@ -118,7 +119,7 @@ class Reaper:
         if name == self._config.host or address is None:
             self._suspicion.clear()
             return
-        answers = await asyncio.gather(*(_lives(address, port) for port in PORTS))
+        answers = await asyncio.gather(*(host_lives(address, port, timeout_s=HANDSHAKE_S) for port in PORTS))
         if any(answers):
             self._suspicion.clear()
         elif self._suspicion.silent(self._leader.czxid, time.monotonic()) and self._zookeeper.connected:
@@ -169,16 +170,3 @@ class Reaper:
                 "the leader's host answers nothing: its leader key is released", leader=name, czxid=leader.czxid
             )
             await zookeeper.delete(f"{config.scope}/leader", current.version)
-
-
-async def _lives(address: str, port: int) -> bool:
-    """The host's kernel answers: a refusal is an answer too."""
-    try:
-        async with asyncio.timeout(HANDSHAKE_S):
-            _, writer = await asyncio.open_connection(address, port)
-    except ConnectionRefusedError:
-        return True
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True

@@ -27,6 +27,7 @@ import structlog
 from mobula.names import records
 from mobula.names.records import Picture, Record
 from mobula.wire import service
+from mobula.wire.hosts import host_lives
 from mobula.wire.zookeeper import Client, Tree
 
 log = structlog.get_logger()
@@ -253,20 +254,9 @@ class Connector:
 
     async def _reaches_another_zone(self) -> bool:
         others = [hp for hp in self._config.zookeeper if not hp.startswith(f"{self._config.address}:")]
-        found = await asyncio.gather(*(_host_lives(*hp.split(":")) for hp in others))
+        hosts = [hp.rpartition(":")[::2] for hp in others]
+        found = await asyncio.gather(*(host_lives(h, int(port), timeout_s=PROBE_TIMEOUT_S) for h, port in hosts))
         return any(found)
-
-
-async def _host_lives(address: str, port: str) -> bool:
-    """The host's kernel answers: connected, or refused."""
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(address, int(port)), PROBE_TIMEOUT_S)
-    except ConnectionRefusedError:
-        return True
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
 
 
 def main() -> None:

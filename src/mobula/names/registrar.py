@@ -16,6 +16,7 @@ import structlog
 
 from mobula.names.health import Health
 from mobula.wire import service
+from mobula.wire.hosts import host_lives
 from mobula.wire.http_client import Address, HttpClient, RequestFailed, Timeouts
 from mobula.wire.zookeeper import Client, Registration
 
@@ -131,7 +132,7 @@ class Registrar:
         """Empty if the service is well, else why it is not."""
         try:
             async with asyncio.timeout(check.timeout_s):
-                if check.uplink and not await _answers(self._config.uplink):
+                if check.uplink and not await host_lives(self._config.uplink, UPLINK_PORT, timeout_s=UPLINK_S):
                     return f"{self._config.uplink} does not answer: this AZ's uplink is down"
                 if check.kind == "http":
                     return await self._ask_http(check)
@@ -148,19 +149,6 @@ class Registrar:
             if 200 <= response.status < 300
             else f"{check.path} answers {response.status} {body[:200].decode(errors='replace')}"
         )
-
-
-async def _answers(address: str) -> bool:
-    """The host at `address` lives: it refuses the port, or even takes it."""
-    try:
-        async with asyncio.timeout(UPLINK_S):
-            _, writer = await asyncio.open_connection(address, UPLINK_PORT)
-    except ConnectionRefusedError:
-        return True
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
 
 
 async def _ask_tcp(address: str, port: int) -> str:
