@@ -16,8 +16,8 @@ from mobula.core.clock import SystemClock
 from mobula.metadata.model import StorageServer
 from mobula.metadata.repairing import Mend, Progress, RepairRefused, Repairs
 from mobula.metadata.store import PostgresMetadata
-from mobula.wire.http_client import Address, HttpClient, Timeouts
-from mobula.wire.storage_client import CopyName, StorageClient, StorageError
+from mobula.wire.http_client import HttpClient, Timeouts
+from mobula.wire.storage_client import CopyName, StorageClient, StorageError, address_of
 
 SAMPLE = 20
 """objects of each shard that are looked for on a server that answers"""
@@ -105,14 +105,14 @@ class Verbs:
     async def _answers(self, server: StorageServer) -> bool:
         try:
             async with asyncio.timeout(LOOK_BOUND_S):
-                return (await self._storage.capacity(Address(server.address, server.port))).healthy
+                return (await self._storage.capacity(address_of(server))).healthy
         except (StorageError, TimeoutError):
             return False
 
     async def _holds(self, server: StorageServer, copy: CopyName) -> bool:
         try:
             async with asyncio.timeout(LOOK_BOUND_S):
-                return await self._storage.holds(Address(server.address, server.port), copy)
+                return await self._storage.holds(address_of(server), copy)
         except (StorageError, TimeoutError):
             return False
 

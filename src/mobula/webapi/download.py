@@ -12,8 +12,7 @@ from mobula.core.errors import unavailable
 from mobula.core.ranges import ByteRange
 from mobula.metadata.model import Entry, StorageServer
 from mobula.webapi.context import Context, Store
-from mobula.webapi.placement import address_of
-from mobula.wire.storage_client import CopyMissing, CopyName, StorageError, StorageUnavailable
+from mobula.wire.storage_client import CopyMissing, CopyName, StorageError, StorageUnavailable, address_of
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from mobula.core.errors import ApiError, unavailable
-from mobula.metadata.model import Group, StorageServer
+from mobula.metadata.model import Group
 from mobula.wire.http_client import Address
 from mobula.wire.storage_client import StorageCapacity, StorageClient, StorageError
 
@@ -20,11 +20,6 @@ log = structlog.get_logger()
 POLL_S = 2.0
 FILL_MAX = 0.90
 SERVICE = "storage"
-
-
-def address_of(server: StorageServer) -> Address:
-    """Where a storage server listens."""
-    return Address(server.address, server.port)
 
 
 @dataclass(frozen=True, slots=True)

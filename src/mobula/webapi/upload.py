@@ -17,10 +17,9 @@ from mobula.core.errors import ApiError, unavailable
 from mobula.metadata.model import COMMIT_DEADLINE_S, Group, StorageServer
 from mobula.proto.put import Abort, Accept, Commit, Effect, Open, Put, Reply, State
 from mobula.webapi.context import Context, Store
-from mobula.webapi.placement import address_of
 from mobula.wire.http_client import RequestFailed
 from mobula.wire.http_exchange import BodyMalformed, BodyTimeout
-from mobula.wire.storage_client import CopyWriter, StorageError, StorageUnavailable, StoredCopy
+from mobula.wire.storage_client import CopyWriter, StorageError, StorageUnavailable, StoredCopy, address_of
 
 log = structlog.get_logger()
 

@@ -13,6 +13,7 @@ import msgspec
 
 from mobula.core.capability import HEADER, LISTING, Grant, sign
 from mobula.core.clock import Clock
+from mobula.core.groups import StorageServer
 from mobula.core.ranges import ByteRange
 from mobula.wire.http_client import (
     Address,
@@ -197,6 +198,11 @@ class CopyReader:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def address_of(server: StorageServer) -> Address:
+    """Where a storage server listens."""
+    return Address(server.address, server.port)
 
 
 class StorageClient:

@@ -19,8 +19,7 @@ import structlog
 from mobula.core.clock import Clock
 from mobula.metadata.collecting import Collecting, Counts, Garbage, Place, by_home
 from mobula.metadata.model import MetadataError, OutcomeUnknown, StorageServer, Unavailable
-from mobula.wire.http_client import Address
-from mobula.wire.storage_client import CopyMissing, StorageClient, StorageError
+from mobula.wire.storage_client import CopyMissing, StorageClient, StorageError, address_of
 from mobula.workers.away import Away
 from mobula.workers.config import Pace
 
@@ -156,7 +155,7 @@ class Collector:
             try:
                 async with asyncio.timeout(DELETE_S):
                     await self._storage.delete(
-                        Address(server.address, server.port),
+                        address_of(server),
                         str(row.account),
                         str(row.object_id),
                         row.size_bytes,

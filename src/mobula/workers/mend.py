@@ -15,9 +15,9 @@ import structlog
 from mobula.core.groups import Group, StorageServer
 from mobula.metadata.model import Metadata
 from mobula.metadata.repairing import Mend, Repairs
-from mobula.wire.storage_client import CopyName, StorageClient, StorageError
+from mobula.wire.storage_client import CopyName, StorageClient, StorageError, address_of
 from mobula.workers.repair import Step, fetch
-from mobula.workers.servers import Liveness, Pace, address_of
+from mobula.workers.servers import Liveness, Pace
 
 log = structlog.get_logger()
 

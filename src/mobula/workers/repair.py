@@ -23,8 +23,9 @@ from mobula.wire.storage_client import (
     SourceWrong,
     StorageClient,
     StorageError,
+    address_of,
 )
-from mobula.workers.servers import Liveness, Pace, address_of
+from mobula.workers.servers import Liveness, Pace
 
 log = structlog.get_logger()
 

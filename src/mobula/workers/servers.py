@@ -7,17 +7,12 @@ import time
 
 from mobula.core.groups import StorageServer
 from mobula.wire.http_client import Address
-from mobula.wire.storage_client import StorageCapacity, StorageClient, StorageError
+from mobula.wire.storage_client import StorageCapacity, StorageClient, StorageError, address_of
 
 LOOK_BOUND_S = 2.0
 LOOK_AGE_S = 3.0
 OBJECT_BYTES = 64 * 1024
 """what an object costs beside its bytes: a small one is syncs, not bytes"""
-
-
-def address_of(server: StorageServer) -> Address:
-    """Where a storage server listens."""
-    return Address(server.address, server.port)
 
 
 class Liveness:
