@@ -24,8 +24,8 @@ from ops.remote import SshRemote
 
 SSH_S = 20.0
 SPARES_IN_S = 120.0
-
-
+KILLED = "/run/mobula/drill-kill"
+"""made right before a kill: whoever is older was not killed"""
 BOOTING = 2
 """machines that start at a time: more would take the processors of those that work, which a real region's don't share"""
 
@@ -108,13 +108,34 @@ class Kill(msgspec.Struct, frozen=True, tag="kill"):
         return f"killed: {self.process or self.service} on {', '.join(self.hosts)}"
 
     def inject(self, region: Region) -> None:
-        _each(self.hosts, lambda host: _signal(region, host, self.service, "KILL", self.process))
+        _each(self.hosts, lambda host: self._kill(region, host))
+
+    def _kill(self, region: Region, host: str) -> None:
+        SshRemote(region, region.hosts[host].address).run(["touch", KILLED], timeout_s=SSH_S)
+        _signal(region, host, self.service, "KILL", self.process)
 
     def heal(self, region: Region) -> None:
         """Systemd does."""
 
-    def bit(self, region: Region) -> list[tuple[str, bool]]:  # noqa: ARG002 (the shape that all faults have)
-        return [("the processes were told to end, and systemd knew them", True)]
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        alive = [host for host in self.hosts if not self._is_another(region, host)]
+        return [
+            (
+                f"on {len(self.hosts) - len(alive)} of {len(self.hosts)} hosts it is another process than before",
+                not alive,
+            )
+        ]
+
+    def _is_another(self, region: Region, host: str) -> bool:
+        """The process began after the mark that was made before the kill, or there is none."""
+        pid = f"$(pgrep -o -x {self.process})" if self.process else _main_pid(region, host, self.service)
+        ask = f"stat -c 'marked %Y' {KILLED} && date +%s && ps -o etimes= -p {pid}"
+        said = SshRemote(region, region.hosts[host].address).run(["sh", "-c", ask], timeout_s=SSH_S, check=False).stdout
+        word, *times = said.split() or [""]
+        if word != "marked":
+            return False  # nothing was done
+        marked_s, now_s, *age_s = map(int, times)
+        return not age_s or now_s - age_s[0] >= marked_s
 
 
 class Pause(msgspec.Struct, frozen=True, tag="pause"):
@@ -250,9 +271,14 @@ def _signal(region: Region, host: str, service: str, name: str, process: str = "
     SshRemote(region, region.hosts[host].address).run(argv, timeout_s=SSH_S)
 
 
+def _main_pid(region: Region, host: str, service: str) -> str:
+    """For a shell on the host."""
+    return f"$(systemctl show --property=MainPID --value {_unit(region, host, service)})"
+
+
 def _state_of_main(region: Region, host: str, service: str) -> str:
     """The main process's state as /proc has it: R, S, D, T, ...; empty for none."""
-    ask = f"ps -o state= -p $(systemctl show --property=MainPID --value {_unit(region, host, service)})"
+    ask = f"ps -o state= -p {_main_pid(region, host, service)}"
     remote = SshRemote(region, region.hosts[host].address)
     return remote.run(["sh", "-c", ask], timeout_s=SSH_S, check=False).stdout.strip()
 

@@ -145,12 +145,12 @@ UNIT = "mobula-{}.service"
         ),
         (
             Kill((META,), "patroni"),
-            [(META, "systemctl", "kill", "--signal=KILL", "--kill-whom=main", "UNIT patroni")],
+            [(META, "touch", faults.KILLED), (META, "systemctl", "kill", "--signal=KILL", "--kill-whom=main", "UNIT patroni")],
             [],
         ),
         (
             Kill((META,), "patroni", process="postgres"),
-            [(META, "sh", "-c", "kill -KILL $(pgrep -o -x postgres)")],
+            [(META, "touch", faults.KILLED), (META, "sh", "-c", "kill -KILL $(pgrep -o -x postgres)")],
             [],
         ),
     ],
@@ -241,6 +241,20 @@ def test_a_service_is_shown_to_be_stopped_by_its_state(edge: Edge, region: Regio
     for state, shown in [("T\n", True), ("S\n", False), ("", False)]:
         edge.answers = {"MainPID": state}
         assert so(Pause((META,), "patroni"), region) is shown
+
+
+def test_a_process_is_shown_to_be_killed_by_its_age(edge: Edge, region: Region) -> None:
+    for fault in (Kill((META,), "patroni"), Kill((META,), "patroni", process="postgres")):
+        # The mark, now, and how old the process is that runs now.
+        for said, shown in [
+            ("marked 100\n130\n 29\n", True),
+            ("marked 100\n130\n", True),
+            ("marked 100\n130\n31\n", False),
+            ("130\n9\n", False),
+            ("", False),
+        ]:
+            edge.answers = {"etimes": said}
+            assert so(fault, region) is shown, said
 
 
 def test_disks_are_shown_to_be_dead_if_they_hold_nothing(edge: Edge, region: Region, tmp_path: Path) -> None:
