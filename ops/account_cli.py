@@ -10,6 +10,7 @@ import click
 
 from ops.accounts import Administration
 from ops.errors import BadInput
+from ops.options import json_option
 from ops.region import load
 
 
@@ -58,7 +59,7 @@ def create(login: str, email: str, operator: bool) -> None:
 
 
 @account.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@json_option
 def list_accounts(as_json: bool) -> None:
     """List the accounts.
 

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ops.errors import OperatorError
+from ops.options import json_option
 from ops.progress import Progress
 from ops.region import Region, load, load_standing, names
 
@@ -68,9 +69,6 @@ class Lazy(click.Group):
             return super().invoke(ctx)
         except OperatorError as error:
             raise type(error)(addressed(str(error), ctx.params["region"])) from error
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})

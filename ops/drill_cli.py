@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ops.errors import BadInput, OperatorError
+from ops.options import json_option
 from ops.progress import Progress
 from ops.region import Region, load, lock
 
@@ -18,9 +19,6 @@ HOLD_MAX_S = 86_400.0
 
 def _region() -> Region:
     return load(click.get_current_context().obj.region)
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 def show(as_json: bool, value: object, text: str) -> None:
@@ -156,4 +154,3 @@ def heal() -> None:
     if troubles:
         raise OperatorError(troubles[0])
     click.echo("nothing of a drill stands")
-    sys.exit(0)

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,7 +27,7 @@ from mobula.client.session import Session
 from mobula.client.settings import Settings
 from mobula.client.signer import find_signer
 from mobula.client.tls import Trust
-from mobula.wire.http_client import ClientResponse, HttpClient
+from mobula.wire.http_client import HttpClient
 from mobula.wire.http_failures import Address, ConnectFailed, RequestFailed, Timeouts
 from ops.dns import ask
 from ops.drills.history import Kind, Operation, encode
@@ -76,6 +77,14 @@ class Plan(msgspec.Struct, frozen=True):
     """likewise, and nobody reads them before the end"""
     rate_per_s: float
     seed: int
+
+
+class Answer(NamedTuple):
+    """What a request came to. `status` 0: no answer, or none that was whole. Names of `fields` are in lower case."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes
 
 
 class Doors:
@@ -184,7 +193,8 @@ class Client:
         value = hashlib.md5(body, usedforsecurity=False).hexdigest() if body else None
         method = {"put": "PUT", "put_if_match": "PUT", "delete": "DELETE"}.get(kind, "GET")
         began_s = time.monotonic()
-        status, names, retry_after = 0, (), False
+        names: tuple[str, ...] = ()
+        answer = Answer(0, {}, b"")
 
         def sending() -> None:
             # Nothing was sent before: the time for connections that did not come about is the client's own.
@@ -193,33 +203,27 @@ class Client:
 
         try:
             async with asyncio.timeout(ANSWER_S):
-                response = await self._send(method, key.path, headers, body, sending, listing=kind == "list")
-                async with response:
-                    said = await response.body()
-            status = response.status
-            fields = {name.lower(): text for name, text in response.headers}
-            retry_after = "retry-after" in fields
-            if kind == "get" and status == 200:
-                value = hashlib.md5(said, usedforsecurity=False).hexdigest()
-                self._whole(key, fields, value)
-                self._seen[key.path] = (fields.get("etag", ""), value)
-            elif kind in ("put", "put_if_match") and status == 204 and value:
-                self._seen[key.path] = (fields.get("etag", ""), value)
-            elif kind == "list" and status == 200:
-                names = tuple(json.loads(line)["name"] for line in said.splitlines())
+                answer = await self._ask(method, key.path, headers, body, sending, listing=kind == "list")
         except (RequestFailed, TimeoutError) as error:
-            status = 0
             sys.stderr.write(f"{time.monotonic():.3f} {kind} {key.path}: {type(error).__name__} {error}\n")
+        if kind == "get" and answer.status == 200:
+            value = hashlib.md5(answer.body, usedforsecurity=False).hexdigest()
+            self._whole(key, answer.fields, value)
+            self._seen[key.path] = (answer.fields.get("etag", ""), value)
+        elif body and answer.status == 204 and value:
+            self._seen[key.path] = (answer.fields.get("etag", ""), value)
+        elif kind == "list" and answer.status == 200:
+            names = tuple(json.loads(line)["name"] for line in answer.body.splitlines())
         client, az = ("final", "final") if final else (self._plan.name, self._plan.az)
         self._log.write(
             encode(
                 Operation(
-                    client, az, kind, key.path, value if status == 200 or body else None, began_s, time.monotonic(), status,
-                    key.group, expected, names, retry_after,
+                    client, az, kind, key.path, value if answer.status == 200 or body else None, began_s, time.monotonic(),
+                    answer.status, key.group, expected, names, "retry-after" in answer.fields,
                 )
             )
         )  # fmt: skip
-        return status not in (0, 503)
+        return answer.status not in (0, 503)
 
     def _whole(self, key: Key, fields: dict[str, str], value: str) -> None:
         """A body that is not what its own header says is not what the service has: nobody wrote it, and the checker will say so."""
@@ -227,7 +231,7 @@ class Client:
         if told and base64.b64decode(told).hex() != value:
             sys.stderr.write(f"broken body of {key.path}\n")
 
-    async def _send(
+    async def _ask(
         self,
         method: str,
         path: str,
@@ -236,7 +240,7 @@ class Client:
         sending: Callable[[], None],
         *,
         listing: bool,
-    ) -> ClientResponse:
+    ) -> Answer:
         request = Request(method, path, query=(("limit", "1000"),) if listing else (), headers=tuple(headers))
         target = self._session.target(request)
         fields = [f for f in self._session.headers(request, dt.datetime.now(dt.UTC)) if f[0] != "Host"]
@@ -244,10 +248,14 @@ class Client:
         for address in self.doors.choose():
             sending()
             try:
-                return await self._http.request(address, method, target, headers=fields, body=body)
+                response = await self._http.request(address, method, target, headers=fields, body=body)
             except ConnectFailed as error:
                 self.doors.bad(address)
                 failure = error
+                continue
+            async with response:
+                said = await response.body()
+            return Answer(response.status, {name.lower(): text for name, text in response.headers}, said)
         raise failure
 
 

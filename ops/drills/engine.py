@@ -58,6 +58,8 @@ class Recorded:
     """of the wall clock, when the monotonic one said `began_s`"""
     began_s: float
     injected_s: float = 0.0
+    healing_s: float = 0.0
+    """when healing began"""
     healed_s: float = 0.0
     settled_s: float = 0.0
     ended_s: float = 0.0
@@ -172,7 +174,8 @@ def _proof(fault: Fault, region: Region) -> list[tuple[str, bool]]:
 
 def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
     with progress.step("heal"):
-        record.events.append((time.monotonic(), "heal"))
+        record.healing_s = time.monotonic()
+        record.events.append((record.healing_s, "heal"))
         record.troubles += standing.heal()
         record.healed_s = time.monotonic()
 

@@ -141,16 +141,17 @@ def _forbidden(record: Recorded, history: Sequence[Operation]) -> list[Finding]:
 
 
 def _out_of_dns(record: Recorded) -> dict[str, float | None]:
-    """Loadbalancers that the faults took: how long the name still had their addresses, as the internet sees it."""
+    """Loadbalancers that the faults took: how long the name still had their addresses, as the internet sees it.
+
+    Until healing begins: a machine that starts again is back in DNS before the last one is.
+    """
     found: dict[str, float | None] = {}
-    # A machine that starts again is back in DNS before the last one is.
-    until_s = next((at_s for at_s, what in record.events if what == "heal"), record.healed_s)
     for host in _taken(record):
         address = record.scene.hosts[host].address
         seen = [
             (names.at_s, address in names.addresses)
             for names in (record.watch.names if record.watch else [])
-            if names.addresses is not None and record.injected_s <= names.at_s <= until_s
+            if names.addresses is not None and record.injected_s <= names.at_s <= record.healing_s
         ]
         named = [at_s for at_s, there in seen if there]
         if seen:

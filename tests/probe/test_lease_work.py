@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,23 +12,12 @@ import pytest_asyncio
 from mobula.wire.lease import Lease
 from mobula.wire.zookeeper import Client
 from tests.probe import zookeeper
-from tests.probe.machine import folder
+from tests.probe.zookeeper import keeper as keeper  # noqa: PLC0414 (a fixture)
 
 pytestmark = pytest.mark.probe
 
 SESSION_S = 2.0
 PATH = "/workers/shard-1"
-
-
-@pytest.fixture
-def keeper() -> Iterator[zookeeper.Server]:
-    with folder() as at:
-        server = zookeeper.Server(at)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
 
 
 @dataclass

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import pytest_asyncio
 
 from mobula.wire.zookeeper import Client, NodeExists, NoNode, Registration, Tree, ZooKeeperError
 from tests.probe import zookeeper
-from tests.probe.machine import folder
+from tests.probe.zookeeper import keeper as keeper  # noqa: PLC0414 (a fixture)
 
 pytestmark = pytest.mark.probe
 
@@ -19,17 +19,6 @@ SESSION_S = 2.0
 PATH = "/names/web/h1"
 
 type Picture = Mapping[str, Mapping[str, bytes]]
-
-
-@pytest.fixture
-def keeper() -> Iterator[zookeeper.Server]:
-    with folder() as at:
-        server = zookeeper.Server(at)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
 
 
 @pytest_asyncio.fixture

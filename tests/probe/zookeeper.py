@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.probe.machine import INSIDE, Process, free_port, until, user_id
+import pytest
+
+from tests.probe.machine import INSIDE, Process, folder, free_port, until, user_id
 
 CONFIG = """
 tickTime=250
@@ -23,6 +26,18 @@ JAVA = [
     "java", "-Xmx64m", "-XX:+UseSerialGC", "-Xss256k", "-XX:TieredStopAtLevel=1", "-Dzookeeper.cnxTimeout=500",
     "-cp", "/usr/share/java/zookeeper.jar:/usr/share/java/*", "org.apache.zookeeper.server.quorum.QuorumPeerMain",
 ]  # fmt: skip
+
+
+@pytest.fixture
+def keeper() -> Iterator[Server]:
+    """A running one, for tests that import this fixture."""
+    with folder() as at:
+        server = Server(at)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 class Server:

@@ -87,7 +87,8 @@ def record(
     act = Act(tuple(faults), expected or expect(found))
     drill = Drill("fake", "", (), ("one",), lambda *_: act)
     return Recorded(
-        drill, "one", found, act, 7, 0.0, BEGAN_S, injected_s=INJECTED_S, healed_s=HEALED_AT_S, settled_s=SETTLED_S, ended_s=ENDED_S,
+        drill, "one", found, act, 7, 0.0, BEGAN_S, injected_s=INJECTED_S, healing_s=HEALED_AT_S, healed_s=HEALED_AT_S,
+        settled_s=SETTLED_S, ended_s=ENDED_S,
         proof=[("it was there", True)], watch=saw, history=history(found) if made is None else made,  # type: ignore[arg-type]
     )  # fmt: skip
 
