@@ -11,7 +11,7 @@ from __future__ import annotations
 from ops.drills.faults import Power
 from ops.drills.model import NEVER, Act, Drill, Expect, Scene
 
-HOLD_S = 12.0
+HOLD_S = 20.0
 
 
 def act(scene: Scene, _variant: str) -> Act:

@@ -22,6 +22,9 @@ Mobula = Callable[..., Output]
 UNLEASED = """CREATE OR REPLACE FUNCTION fence.leased() RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = fence, pg_temp AS 'SELECT fence.timeline()'"""
 FORGETFUL = "import os; os.fsync = os.fdatasync = lambda _fd: None"
+SERVER = "/usr/bin/python3 -m mobula.storage --config /etc/mobula/storage.json"
+STARTED_BY = f"/usr/bin/env PYTHONPATH=/run/forgetful:/opt/mobula/current/lib {SERVER}"
+"""not by the release's own `python`, which lets nobody in before its libraries"""
 DROP_IN = "/run/systemd/system/mobula-storage.service.d"
 
 
@@ -48,7 +51,7 @@ def without_syncs(machines: Machines) -> Iterator[None]:
     hosts = [host.name for host in machines.region.pool("storage")]
     plant = (
         f"mkdir -p {DROP_IN} /run/forgetful && echo '{FORGETFUL}' >/run/forgetful/sitecustomize.py && "
-        f"printf '[Service]\\nEnvironment=PYTHONPATH=/run/forgetful\\n' >{DROP_IN}/forgetful.conf && "
+        f"printf '[Service]\\nExecStart=\\nExecStart={STARTED_BY}\\n' >{DROP_IN}/forgetful.conf && "
         "systemctl daemon-reload && systemctl restart mobula-storage"
     )
     try:
