@@ -169,7 +169,8 @@ class Client:
                 self.remove_tree(child)
             else:
                 self.request("DELETE", encode(child))
-        assert self.request("DELETE", encode(path)).status == 204
+        answer = self.request("DELETE", encode(path))
+        assert answer.status == 204, answer
 
     def raw(self) -> socket.socket:
         """A bare connection, for what an HTTP library would hide."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 
 from mobula.core.errors import ApiError
 from mobula.core.groups import Group, StorageServer
+from mobula.core.paths import parse
 from mobula.proto.put import State
 from mobula.webapi import upload as uploads
 from mobula.webapi.context import Context, Store
@@ -76,7 +78,10 @@ def upload(
     """An upload to these servers, and the list of those that it will suspect."""
     suspected: list[str] = []
     owner = SimpleNamespace(uuid=UUID(int=1))
-    context = cast(Context, SimpleNamespace(request=body or Body(), owner=owner))
+    bound = cast(Any, SimpleNamespace(paused=contextlib.nullcontext))
+    context = Context(
+        cast(Any, body or Body()), cast(Any, None), bound, parse(b"/ann/stor/o"), cast(Any, owner), None, {}
+    )
     directory = cast(Any, SimpleNamespace(suspect=suspected.append))
     store = Store(cast(Any, None), cast(Any, storage), directory, "a", random.Random(1), Notes())  # noqa: S311
     return Upload(context, store, Wish(2, md5, len(BODY), 1 << 20), groups), suspected

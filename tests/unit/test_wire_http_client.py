@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -267,3 +268,21 @@ async def test_a_thread_that_sends_to_a_server_that_is_gone_is_told_too() -> Non
         over.set()
         upload.abort()
         await patient.close()
+
+
+async def test_whoever_gives_up_when_the_answer_has_just_come_leaves_the_connection_to_who_uses_it_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving() as (client, address, _):
+        keep, kept = client.keep, []
+
+        def keep_and_give_up(connection: Any) -> None:
+            keep(connection)
+            kept.append(connection)
+            asking.cancel()
+
+        monkeypatch.setattr(client, "keep", keep_and_give_up)
+        asking = asyncio.create_task(client.request(address, "PUT", "/", body=b"a"))
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert [c.usable(asyncio.get_running_loop().time()) for c in kept] == [True]

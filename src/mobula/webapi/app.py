@@ -22,6 +22,7 @@ from mobula.metadata.store import PostgresMetadata
 from mobula.webapi import directories, links, objects, token
 from mobula.webapi.accounts import Accounts, Authcaches
 from mobula.webapi.auth import authenticate, authorize, require_caller, require_secure
+from mobula.webapi.bound import DECIDE_S, Bound
 from mobula.webapi.config import WebapiConfig
 from mobula.webapi.context import Context, Store, read_query
 from mobula.webapi.notes import Notes
@@ -56,7 +57,9 @@ class Webapi:
         if (request.headers.get("user-agent") or "").startswith("curl"):
             response.keep_alive = False
         try:
-            await self._route(request, response)
+            async with Bound.of(DECIDE_S) as bound:
+                response.on_start = bound.lift
+                await self._route(request, response, bound)
         except ApiError as error:
             failure = error
         except model.MetadataError as error:
@@ -71,7 +74,7 @@ class Webapi:
             response.keep_alive = False
         await response.send_error(failure.status, failure.code, failure.message, failure.headers)
 
-    async def _route(self, request: Request, response: Response) -> None:
+    async def _route(self, request: Request, response: Response, bound: Bound) -> None:
         if request.path in {b"", b"/"}:
             await response.send(302, [("Location", "/docs/"), ("Content-Type", "text/plain")])
             return
@@ -80,7 +83,7 @@ class Webapi:
             return
         if request.method not in METHODS:
             raise _not_allowed(request.method, request.path.decode("latin-1"), ", ".join(METHODS))
-        context = await self._identify(request, response)
+        context = await self._identify(request, response, bound)
         if context.path.namespace == "tokens":
             await self._tokens(context)
             return
@@ -107,7 +110,7 @@ class Webapi:
             objects.admit(context)
             raise
 
-    async def _identify(self, request: Request, response: Response) -> Context:
+    async def _identify(self, request: Request, response: Response, bound: Bound) -> Context:
         """Who asks, for what, of whom: before anything is looked at."""
         query = read_query(request.query)
         caller = await authenticate(request, query, self._accounts, self._token_key, dt.datetime.now(dt.UTC))
@@ -120,7 +123,7 @@ class Webapi:
             raise ApiError.of("AccountDoesNotExist", login=path.login)
         require_secure(request, query, caller, path)
         require_caller(caller, request.method, path)
-        return Context(request, response, path, owner, caller, query)
+        return Context(request, response, bound, path, owner, caller, query)
 
     def _namespace_is_there(self, path: Path) -> None:
         if path.namespace in NOT_YET:
@@ -172,7 +175,7 @@ class Webapi:
             await objects.show(context, self._store, entry)
 
     async def _delete(self, context: Context) -> None:
-        await context.request.body(65_536)
+        await context.body(65_536)
         entry = context.found.entry
         if context.path.is_root:
             raise ApiError.of("OperationNotAllowedOnRootDirectory", path=context.path)

@@ -11,6 +11,7 @@ from mobula.core.accounts import Account, Caller
 from mobula.core.errors import ApiError
 from mobula.core.paths import Path
 from mobula.metadata.model import Lookup, Metadata
+from mobula.webapi.bound import Bound
 from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_exchange import Request, Response
@@ -23,6 +24,7 @@ class Context:
 
     request: Request
     response: Response
+    bound: Bound
     path: Path
     owner: Account
     caller: Caller | None
@@ -53,6 +55,11 @@ class Context:
         """What every write answers to a browser."""
         origin = self.header("origin")
         return [("Access-Control-Allow-Origin", origin)] if origin else []
+
+    async def body(self, max_bytes: int) -> bytes:
+        """The whole body; whoever sends it slowly has not used up our time. Raises what `Request.body` raises."""
+        with self.bound.paused():
+            return await self.request.body(max_bytes)
 
     def header(self, name: str) -> str | None:
         """A request header by its lower-case name."""

@@ -84,7 +84,7 @@ async def put(context: Context, metadata: Metadata) -> None:
     if path.is_account:
         raise ApiError.of("OperationNotAllowedOnRootDirectory", path=path)
     context.require_parent()
-    await context.request.body(65_536)  # clients may send `{}`; it means nothing
+    await context.body(65_536)  # clients may send `{}`; it means nothing
     await store_directory(context, metadata)
     await context.response.send(204, context.cors())
 

@@ -68,7 +68,7 @@ async def put(context: Context, store: Store, accounts: Accounts) -> None:
         target_is_no_root(context)
         target_is_no_directory(context)
         context.require_parent()
-        await context.request.body(65_536)
+        await context.body(65_536)
         try:
             await _link(context, store, source)
         except SourceChanged:

@@ -220,7 +220,7 @@ async def put_metadata(context: Context, store: Store) -> None:
             raise ApiError.of("InvalidUpdate", name=name)
     if request.content_length:
         raise ApiError.of("InvalidUpdate", name="content-length")
-    await request.body(65_536)
+    await context.body(65_536)
     if entry is None:  # a root directory without a record
         changed = await store_directory(context, store.metadata)
     else:

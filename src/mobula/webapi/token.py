@@ -43,7 +43,7 @@ async def read_json(context: Context) -> object:
     Raises:
         ApiError: RequestEntityTooLargeError, BadDigest, InvalidContent.
     """
-    body = await context.request.body(BODY_MAX)
+    body = await context.body(BODY_MAX)
     wanted = context.header("content-md5")
     if wanted is not None and wanted != _md5(body):
         raise ApiError.of("BadDigest")

@@ -28,6 +28,7 @@ WHOLE_BYTES = 64 * 1024
 SMALL_BYTES = 256 * 1024
 """from here on bodies stream in a thread"""
 UPLOAD_IDLE_S = 45
+DISCARD_BOUND_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,9 @@ class Upload:
                 await self._take_whole()
             else:
                 await self._open(self.machine.begin())
-                await self._stream()
-                await self._finish()
+                with self._context.bound.paused():  # also while a large body is made to last
+                    await self._stream()
+                    await self._finish()
             stored = StoredCopy(self._size_bytes, self.machine.md5)
             check_md5(self._wish, stored)
             if time.monotonic() - self._began_s > COMMIT_DEADLINE_S / 2:
@@ -99,7 +101,7 @@ class Upload:
     async def _take_whole(self) -> None:
         """Body first, then one round trip per copy; a server that refuses or fails costs another try, as the bytes are at hand."""
         with self._body_errors():
-            body = await self._context.request.body(WHOLE_BYTES)
+            body = await self._context.body(WHOLE_BYTES)
         self._count(body)
         check_md5(self._wish, StoredCopy(len(body), self._digest.digest()))
         todo = list(self.machine.begin())
@@ -261,9 +263,10 @@ class Upload:
 
     async def _delete_copies(self, servers: Sequence[StorageServer], digest: bytes) -> None:
         account = str(self._context.owner.uuid)
-        for server in servers:
-            with contextlib.suppress(StorageError, TimeoutError):
-                async with asyncio.timeout(2):
-                    await self._store.storage.delete(
-                        address_of(server), account, str(self.object_id), self._size_bytes, digest
-                    )
+        delete = self._store.storage.delete
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_BOUND_S):
+                await asyncio.gather(
+                    *(delete(address_of(s), account, str(self.object_id), self._size_bytes, digest) for s in servers),
+                    return_exceptions=True,
+                )

@@ -358,12 +358,12 @@ class _Connection(asyncio.Protocol):
 
     async def offer(self, method: str, message: bytes) -> _Exchange:
         exchange = self._begin(method, message)
-        await self._wait(exchange.continued)
+        await self._wait(exchange, exchange.continued)
         return exchange
 
     async def response(self, exchange: _Exchange) -> ClientResponse:
         if not exchange.answered.done():
-            await self._wait(exchange.answered)
+            await self._wait(exchange, exchange.answered)
         else:
             exchange.answered.result()
         return ClientResponse(self, exchange)
@@ -393,17 +393,17 @@ class _Connection(asyncio.Protocol):
         self.write(message)
         return exchange
 
-    async def _wait(self, future: asyncio.Future[None]) -> None:
+    async def _wait(self, exchange: _Exchange, future: asyncio.Future[None]) -> None:
         try:
             async with asyncio.timeout(self.timeouts.response_s):
                 await future
         except TimeoutError as error:
-            self.abort()
+            self.release(exchange)
             raise ResponseTimeout(
                 f"wait for an answer of {self.address}: none came in {self.timeouts.response_s:g} s"
             ) from error
         except asyncio.CancelledError:
-            self.abort()
+            self.release(exchange)  # if it was over at that moment, the connection may carry another one now
             raise
 
     def write(self, data: bytes) -> None:

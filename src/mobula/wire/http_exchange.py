@@ -228,6 +228,7 @@ class Response:
         "_request",
         "finished",
         "keep_alive",
+        "on_start",
         "sent_bytes",
         "status",
     )
@@ -241,6 +242,8 @@ class Response:
         self._held = b""
         """the head, until it goes out together with the body's first bytes"""
         self.keep_alive = request.keep_alive
+        self.on_start: Callable[[], None] = lambda: None
+        """called when the answer begins"""
         self.status = 0
         self.sent_bytes = 0
         self.finished = False
@@ -343,4 +346,5 @@ class Response:
             fields.append(("Connection", "keep-alive"))
         prefix = head(status_line(status), fields)
         self.status = status
+        self.on_start()
         return prefix

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlencode
@@ -27,6 +28,8 @@ from mobula.wire.http_exchange import Response
 from mobula.wire.http_message import Pairs
 from mobula.wire.relay import relay
 
+ANSWER_S = 4.0
+"""for a server to say yes, no, or the first byte of a copy: the same can be had elsewhere"""
 COPY_BYTES_PER_S = 1 << 20
 """a copy from server to server that is slower than this is given up"""
 COPY_BOUND_S = 60.0
@@ -220,15 +223,14 @@ class StorageClient:
         """Ask a server to take a copy; when this returns it does, and no byte was sent yet. Raises StorageError."""
         headers = self._headers("PUT", object_id, size_bytes, request_id)
         target = f"/objects/{account}/{object_id}"
-        try:
-            upload = await self._http.open(server, "PUT", target, headers=headers, content_length=size_bytes)
+        with _answers(f"store a copy on {server}"):
+            async with asyncio.timeout(ANSWER_S):
+                upload = await self._http.open(server, "PUT", target, headers=headers, content_length=size_bytes)
             writer = CopyWriter(server, upload)
             if upload.answered and size_bytes != 0:
                 await writer.finish()
                 raise StorageUnavailable(f"store a copy on {server}: answered before it had any of it")
             return writer
-        except RequestFailed as error:
-            raise StorageUnavailable(f"store a copy on {server}: {error}") from error
 
     async def put(
         self, server: Address, account: str, object_id: str, data: bytes, *, request_id: str = ""
@@ -302,11 +304,8 @@ class StorageClient:
             *self._headers("POST", name.object_id, name.size_bytes, ""),
             ("x-mobula-source", str(source)), ("x-mobula-source-capability", sign(self._key, readable)),
         ]  # fmt: skip
-        try:
-            async with asyncio.timeout(COPY_BOUND_S + name.size_bytes / COPY_BYTES_PER_S):
-                response = await self._ask(server, "POST", str(name), headers)
-        except TimeoutError as error:
-            raise StorageUnavailable(f"copy from {source} to {server}: it takes too long") from error
+        bound_s = COPY_BOUND_S + name.size_bytes / COPY_BYTES_PER_S
+        response = await self._ask(server, "POST", str(name), headers, bound_s=bound_s)
         if response.status != 200:
             raise await _refusal(server, f"copy from {source}", response, _COPY_REFUSALS)
         await response.close()
@@ -331,13 +330,32 @@ class StorageClient:
             headers.append(("x-request-id", request_id))
         return headers
 
-    async def _ask(self, server: Address, method: str, name: str, headers: Pairs, body: bytes = b"") -> ClientResponse:
-        try:
-            return await self._http.request(
-                server, method, f"/objects/{name}", headers=headers, body=body, repeatable=method == "PUT"
-            )
-        except RequestFailed as error:
-            raise StorageUnavailable(f"{method} a copy on {server}: {error}") from error
+    async def _ask(
+        self,
+        server: Address,
+        method: str,
+        name: str,
+        headers: Pairs,
+        body: bytes = b"",
+        *,
+        bound_s: float | None = None,
+    ) -> ClientResponse:
+        with _answers(f"{method} a copy on {server}"):
+            async with asyncio.timeout(bound_s or ANSWER_S):
+                return await self._http.request(
+                    server, method, f"/objects/{name}", headers=headers, body=body, repeatable=method == "PUT"
+                )
+
+
+@contextlib.contextmanager
+def _answers(what: str) -> Iterator[None]:
+    """A server that can't be asked, or does not answer in time, as one error."""
+    try:
+        yield
+    except RequestFailed as error:
+        raise StorageUnavailable(f"{what}: {error}") from error
+    except TimeoutError as error:
+        raise StorageUnavailable(f"{what}: no answer in time") from error
 
 
 async def _stored(server: Address, response: ClientResponse) -> StoredCopy:
