@@ -10,7 +10,10 @@ import pytest
 from mobula.client import Client as Sdk
 from mobula.client.settings import from_environment
 from ops.region import Region
-from ops.remote import SshRemote
+from ops.remote import RemoteError, SshRemote
+from tests.probe.machine import until
+
+PRIMARIES_S = 60.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,13 +45,20 @@ class Machines:
         return self.run(host, argv).splitlines()
 
     def primaries(self) -> list[str]:
-        """The host of each shard's primary."""
-        found = [
-            h.name for h in self.region.pool("metadata") if self.psql(h.name, "SELECT pg_is_in_recovery()") == ["f"]
-        ]
-        shards = {self.region.hosts[name].shard for name in found}
-        assert len(found) == len(shards) == max(h.shard for h in self.region.hosts.values()), found
-        return found
+        """The host of each shard's primary, once each has one (a peer that was deposed restarts for a moment)."""
+        shards = max(h.shard for h in self.region.hosts.values())
+
+        def one_each() -> list[str]:
+            found = [h.name for h in self.region.pool("metadata") if self._is_primary(h.name)]
+            return found if len(found) == len({self.region.hosts[name].shard for name in found}) == shards else []
+
+        return until("each shard to have one primary", one_each, PRIMARIES_S)
+
+    def _is_primary(self, host: str) -> bool:
+        try:
+            return self.psql(host, "SELECT pg_is_in_recovery()") == ["f"]
+        except RemoteError:
+            return False
 
     def sql(self, statement: str) -> list[list[str]]:
         """Rows of a query on every shard's primary, columns as text."""
