@@ -354,7 +354,13 @@ def test_who_reaches_nobody_may_hang_and_need_not_have_asked() -> None:
 def test_a_run_that_shows_nothing_is_unknown() -> None:
     few = [o for o in history() if o.client != "b" or not INJECTED_S <= o.began_s <= HEALED_AT_S]
     kind, found = of(judge(record(few)), "gate")
-    assert (kind, found) == (Verdict.UNKNOWN, ["clients in b began 0 operations during the fault; 200 are needed"])
+    assert (kind, found) == (
+        Verdict.UNKNOWN,
+        [
+            "clients in b began 0 operations during the fault; 200 are needed",
+            "client b stood still for 30.1 s during the fault: this machine had no processor for it",
+        ],
+    )
     for proof, says in [([], "nothing shows that the fault was there"), ([("x", True), ("y", False)], "not shown: y")]:
         recorded = record()
         recorded.proof = proof
