@@ -1,6 +1,6 @@
 """The oracles O2, O3, O9, longest wait and the gate: functions of a history and of facts. Pure. (O1: `linear.py`; O5, O6: `outages.py`.)
 
-O4, O8 and O10 look at machines, not at histories: whoever looks hands in findings (`findings.py`), and facts that the fault bit.
+O4 and O10 look at machines, not at histories: whoever looks hands in findings (`looks.py`), and facts that the fault bit.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
                 _settle(region, record, progress)
             with progress.step("wait for the clients' last answers, read everything once"):
                 files = clients.finish()
-            record.looked = _look(region, folder.name, progress)
+            record.looked = _look(region, folder.name, record.wall_s, progress)
             record.ended_s = time.monotonic()
             for path in files:
                 with path.open("rb") as lines:
@@ -210,9 +210,9 @@ def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
         record.healed_s = time.monotonic()
 
 
-def _look(region: Region, name: str, progress: Progress) -> list[Finding]:
+def _look(region: Region, name: str, since_s: float, progress: Progress) -> list[Finding]:
     try:
-        return look(region, name, progress)
+        return look(region, name, since_s, progress)
     except (LabError, OperatorError, OSError) as error:
         return [Finding("O4", Verdict.UNKNOWN, f"the machines could not be looked at: {error}")]
 

@@ -1,20 +1,40 @@
-"""What is looked at on the machines when a drill is over: every copy of its objects (O4)."""
+"""What is looked at on the machines when a drill is over: every copy of its objects (O4), what crashed and what still stands (O10)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from mobula.lab import faults
 from ops.audit_region import audit
 from ops.drills.findings import Finding, Verdict
 from ops.progress import Progress
-from ops.region import Region
-from ops.remote import SshRemote
+from ops.region import Host, Region
+from ops.remote import RemoteError, SshRemote
+
+CRASH = r"Traceback|PANIC:|code=dumped|terminated by signal (4|6|7|8|11)\b|segfault"
+"""in a journal: an error that nobody foresaw, a process that ended itself or was ended by the kernel; a drill's own kills are signal 9"""
+SHOWN_MAX = 3
+JOURNAL_TIMEOUT_S = 30.0
+LOOKERS = 6
 
 
-def look(region: Region, folder: str, progress: Progress) -> list[Finding]:
-    """Findings of the audit about the objects below `/stor/drills/<folder>`: the region may have had others before."""
+def look(region: Region, folder: str, since_s: float, progress: Progress) -> list[Finding]:
+    """All of it: objects below `/stor/drills/<folder>` (the region may have had others before), journals from `since_s` on (wall clock)."""
     with progress.step("audit: every copy of every object"):
-        report = audit(
-            region, {h.name: SshRemote(region, h.address) for h in region.hosts.values()}, read=False, progress=progress
-        )
+        found = copies(region, folder, progress)
+    with progress.step("what crashed, what still stands"):
+        with ThreadPoolExecutor(LOOKERS) as pool:
+            for crashed in pool.map(lambda host: crashes(region, host, since_s), region.hosts.values()):
+                found += crashed
+        return [*found, *reverted(faults.standing(region.name, region.zones, region.state_dir))]
+
+
+def copies(region: Region, folder: str, progress: Progress) -> list[Finding]:
+    """Findings of the audit."""
+    report = audit(
+        region, {h.name: SshRemote(region, h.address) for h in region.hosts.values()}, read=False, progress=progress
+    )
     found = [
         Finding("O4", Verdict.FAIL, f"{f.kind} {f.host} {f.object} {f.path}: {f.what}")
         for f in report.findings
@@ -24,3 +44,23 @@ def look(region: Region, folder: str, progress: Progress) -> list[Finding]:
         Finding("O4", Verdict.UNKNOWN, f"{source} could not be asked: {why}") for source, why in report.unknown.items()
     ]
     return found
+
+
+def crashes(region: Region, host: Host, since_s: float) -> list[Finding]:
+    """Of one host."""
+    argv = [
+        "journalctl", "--quiet", "--no-pager", f"--since=@{since_s:.0f}", "--output=cat", f"--grep={CRASH}", f"--lines={SHOWN_MAX}",
+    ]  # fmt: skip
+    try:
+        # Exit code 1: nothing was found.
+        said = SshRemote(region, host.address).run(argv, timeout_s=JOURNAL_TIMEOUT_S, check=False)
+    except RemoteError as error:
+        return [Finding("O10", Verdict.UNKNOWN, f"{host.name}: its journal could not be read: {error}")]
+    if said.exit_code not in (0, 1):
+        return [Finding("O10", Verdict.UNKNOWN, f"{host.name}: its journal could not be read: {said.stderr.strip()}")]
+    return [Finding("O10", Verdict.FAIL, f"{host.name}: {line[:400]}") for line in said.stdout.splitlines() if line]
+
+
+def reverted(standing: Iterable[tuple[str, str, str]]) -> list[Finding]:
+    """Faults of the lab that nobody has taken back."""
+    return [Finding("O10", Verdict.FAIL, f"{where} {what} still; {do}") for where, what, do in standing]

@@ -138,6 +138,7 @@ def test_a_region_that_kept_its_word_passes(profile: str) -> None:
         "O5",
         "O6",
         "O9",
+        "O10",
         "wait",
         "forbidden",
         "dns",
