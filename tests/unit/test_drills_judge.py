@@ -259,8 +259,9 @@ def test_a_promise_that_was_broken_once_fails(check: str, spoil: Callable[[list[
     assert f"FAIL     {check}" in text(recorded, judged)
 
 
-def test_what_was_found_on_the_machines_counts() -> None:
-    bad, unseen = (Finding("O4", v, "a copy is missing") for v in (Verdict.FAIL, Verdict.UNKNOWN))
+@pytest.mark.parametrize("oracle", ["O4", "O10"])
+def test_what_was_found_on_the_machines_counts(oracle: str) -> None:
+    bad, unseen = (Finding(oracle, v, "a copy is missing") for v in (Verdict.FAIL, Verdict.UNKNOWN))
     for looked, verdict in [([bad], Verdict.FAIL), ([unseen], Verdict.UNKNOWN), ([unseen, bad], Verdict.FAIL)]:
         recorded = record()
         recorded.looked = looked
