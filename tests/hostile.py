@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def answers(connection: socket.socket, data: bytes, *, hang_up: bool) -> tuple[i
             if not piece:
                 break
             got += piece
-    except ConnectionError:
+    except (ConnectionError, ssl.SSLEOFError):
         pass  # the server had enough
     return _statuses(got)
 

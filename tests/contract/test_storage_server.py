@@ -591,6 +591,33 @@ async def wait_for_wrong(client: StorageClient, server: Address, name: CopyName,
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("mended", [False, True])
+async def test_wrong_bytes_are_kept_until_their_object_is_deleted(
+    tmp_path: Path, other: Storage, *, mended: bool
+) -> None:
+    storage = start(tmp_path)
+    try:
+        async with speaking() as client:
+            data, object_id = os.urandom(300_000), new_id()
+            name = name_of(object_id, data)
+            for server in (storage, other):
+                await client.put(server.address, ACCOUNT, object_id, data)
+            os.truncate(file_of(storage, name), 10)
+            with pytest.raises(CopyMissing):
+                await read(client, storage.address, object_id, data)
+            if mended:
+                assert await client.copy(storage.address, name, other.address)
+            assert [path.name for path in (storage.data_dir / "quarantine").glob("*-*")]
+            with contextlib.nullcontext() if mended else pytest.raises(CopyMissing):
+                await client.delete(storage.address, ACCOUNT, object_id, len(data), name.md5)
+            assert not [path.name for path in (storage.data_dir / "quarantine").glob("*-*")]
+            end(storage)
+            storage = start(tmp_path)
+            assert (await client.capacity(storage.address)).wrong_copies == ()
+    finally:
+        end(storage)
+
+
 async def test_what_nobody_reads_is_verified_all_the_same(tmp_path: Path, other: Storage) -> None:
     """Found, put aside, also known after a restart, and right again once another server's copy has come."""
     storage = start(tmp_path, verify_settle_s=0.05)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 import socket
 import ssl
@@ -92,3 +94,17 @@ def test_a_hostile_request_gets_its_answer_and_is_one_request_for_both(
 
 def lines(client: Client) -> str:
     return "\r\n".join(f"{name}: {value}" for name, value in client.authorization().items())
+
+
+def test_a_webapi_that_dies_with_a_request_is_503_and_says_when_to_come_again(
+    region: LocalRegion, ann: Client, port: int
+) -> None:
+    """And not 502: nobody knows what came of it, as of any other 503."""
+    request = f"GET /ann/stor/o HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines(ann)}\r\n\r\n"
+    with region.dying(), connect(port) as connection:
+        connection.sendall(request.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        body = json.loads(answer.read())
+    assert (answer.status, answer.getheader("Retry-After"), body["code"]) == (503, "5", "ServiceUnavailable")
+    assert answer.getheader("Content-Type") == "application/json"

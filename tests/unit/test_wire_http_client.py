@@ -304,3 +304,24 @@ def test_connections_that_are_ending_by_themselves_don_t_keep_the_others_from_be
             await patient.close()
 
     uvloop.run(drop_all())  # it closes a socket at once; asyncio's own loop a moment later
+
+
+def test_a_connection_that_was_made_when_its_maker_gave_up_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def give_up() -> None:
+        async with scripted(silent) as (_, address):
+            patient = HttpClient(timeouts=Timeouts(response_s=600))
+            opened = patient.opened
+
+            def open_and_give_up(connection: Any) -> None:
+                opened(connection)
+                asking.cancel()
+
+            monkeypatch.setattr(patient, "opened", open_and_give_up)
+            asking = asyncio.create_task(patient.request(address, "GET", "/"))
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(asking, BOUND_S)
+            assert not patient._open[address]
+            patient.drop(address)
+            await patient.close()
+
+    uvloop.run(give_up())

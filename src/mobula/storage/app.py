@@ -150,15 +150,20 @@ class ObjectServer:
             if request.method == "POST":
                 await self._copy(request, response, name)
             elif request.method == "DELETE":
-                if self._commits.holds(name):
-                    await self._commits.delete(name)
-                else:
-                    await self._disk(partial(self._files.delete, name))
+                await self._delete(name)
                 await response.send(204)
             else:
                 await self._get(request, response, name)
         else:
             await response.send_error(405, "MethodNotAllowed", f"{request.method} is not for objects")
+
+    async def _delete(self, name: ObjectName) -> None:
+        if self._integrity.keeps(name):
+            await self._disk(partial(self._integrity.forget, name))
+        if self._commits.holds(name):
+            await self._commits.delete(name)
+        else:
+            await self._disk(partial(self._files.delete, name))
 
     async def _list(self, request: Request, response: Response) -> None:
         """A page of the object files that are older than asked for, for whoever looks for those that nothing names."""

@@ -1,6 +1,7 @@
 """Are the bytes of a file what its name says? Whoever reads wrong ones puts the file aside, so that nobody gets them.
 
-    quarantine/<account>.<object id>.<size>.<md5>    bytes that were found wrong; the copy counts as missing from then on
+    quarantine/<account>.<object id>.<size>.<md5>    bytes that were found wrong; the copy counts as missing from then on; kept until
+                                                     the object is deleted
 
 ZFS answers for what lies below it. What happens above it (a file that somebody or something has rewritten) is seen by the file's ctime:
 a file whose bytes were hashed is known by inode and ctime, and any later write through the file system changes that. So a file is
@@ -54,6 +55,8 @@ class Integrity:
         self._placing = threading.Lock()
         """held while a file is put aside, and while one takes its place: neither acts on what the other has changed"""
         self._aside: dict[str, ObjectName] = {}
+        self._kept: set[str] = set()
+        """of what the folder has a file, also those that were mended"""
 
     def start(self) -> None:
         """Learn what was put aside and has no right copy in its place yet. Raises OSError."""
@@ -65,6 +68,7 @@ class Integrity:
                 name = ObjectName.parse(account, file_name)
             except Exception:  # noqa: BLE001, S112 (not ours to judge)
                 continue
+            self._kept.add(name.path)
             if not self._files.exists(name):
                 self._aside[name.path] = name
         _quarantined.set(len(self._aside))
@@ -173,13 +177,29 @@ class Integrity:
             except FileNotFoundError:
                 return
             self._folder.mkdir(mode=0o750, exist_ok=True)
-            path.rename(self._folder / f"{name.account}.{Path(name.path).name}")
+            path.rename(self._place_of(name))
             fsync_directory(str(self._folder))
             fsync_directory(str(path.parent))
             self._aside[name.path] = name
+            self._kept.add(name.path)
         _wrong_copies.inc()
         _quarantined.set(len(self._aside))
         log.get_logger().error("copy put aside: its bytes are wrong", object=name.path)
+
+    def _place_of(self, name: ObjectName) -> Path:
+        return self._folder / f"{name.account}.{Path(name.path).name}"
+
+    def keeps(self, name: ObjectName) -> bool:
+        """Wrong bytes of this copy lie in the folder."""
+        return name.path in self._kept
+
+    def forget(self, name: ObjectName) -> None:
+        """The object is deleted: what was put aside of it goes too, and nobody waits for it. Raises OSError."""
+        with self._placing:
+            self._place_of(name).unlink(missing_ok=True)
+            self._kept.discard(name.path)
+            self._aside.pop(name.path, None)
+        _quarantined.set(len(self._aside))
 
     def placed(self, name: ObjectName, place: Callable[[], None]) -> None:
         """Let a right file take its place; it is no longer waited for. Raises what `place` raises."""

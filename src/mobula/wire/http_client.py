@@ -283,7 +283,7 @@ class HttpClient:
         kept = self._kept.get(connection.address)
         if kept is not None and connection in kept:
             kept.remove(connection)
-        self._open[connection.address].discard(connection)
+        self._open.get(connection.address, set()).discard(connection)
 
     async def _connect(self, address: Address, *, fresh: bool) -> tuple[_Connection, bool]:
         loop = asyncio.get_running_loop()
@@ -293,11 +293,10 @@ class HttpClient:
             if connection.usable(loop.time()):
                 return connection, False
             connection.abort()
+        connection = _Connection(self, address)
         try:
             async with asyncio.timeout(self.timeouts.connect_s):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, address), address.host, address.port, ssl=self._tls
-                )
+                await connection.open(self._tls)
         except TimeoutError as error:
             raise ConnectFailed(f"connect to {address}: no answer in {self.timeouts.connect_s:g} s") from error
         except ssl.SSLCertVerificationError as error:
@@ -348,6 +347,14 @@ class _Connection(asyncio.Protocol):
         self._lost = False
         self._idle_since_s = 0.0
         self._writable: asyncio.Event | None = None
+
+    async def open(self, tls: ssl.SSLContext | None) -> None:
+        """Connect; of one that fails, or is given up, nothing is left."""
+        try:
+            await self._loop.create_connection(lambda: self, self.address.host, self.address.port, ssl=tls)
+        except BaseException:
+            self.connection_lost(None)  # uvloop tells nobody if it was made already when its maker gave up
+            raise
 
     # exchanges
 

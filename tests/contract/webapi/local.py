@@ -6,12 +6,13 @@ Everything runs on one event loop in a thread, so that tests are plain functions
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import threading
 import time
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ class LocalRegion:
     storage: StorageClient = field(init=False)
     directory: StorageDirectory = field(init=False)
     metadata: MemoryMetadata = field(init=False)
+    _dying: bool = False
     _private: dict[str, bytes] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _thread: threading.Thread = field(init=False)
@@ -163,6 +165,9 @@ class LocalRegion:
         handlers = Webapi(self.accounts, store, TOKEN_KEY)
 
         async def handle(request: Request, response: Response) -> None:
+            if self._dying:
+                response._connection._transport.abort()  # type: ignore[attr-defined]
+                return
             self.asked.append(f"{request.method} {request.target.decode('latin-1')}")
             await handlers.handle(request, response)
 
@@ -192,6 +197,15 @@ class LocalRegion:
             work = end()
             if work is not None:
                 await work
+
+    @contextlib.contextmanager
+    def dying(self) -> Iterator[None]:
+        """The webapi's connections end when it has got a request."""
+        self._dying = True
+        try:
+            yield
+        finally:
+            self._dying = False
 
     # accounts
 
