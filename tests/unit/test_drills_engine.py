@@ -507,7 +507,7 @@ def nft(namespace, script):
 
 def drops(namespace, table):
     found = (routers / namespace).read_text()
-    return {line.partition(" counter")[0].strip(): 1 for line in found.splitlines() if "counter drop" in line}
+    return {line.split('"')[-2]: 1 for line in found.splitlines() if "counter drop" in line}
 
 
 network.nft, network.drops = nft, drops
