@@ -11,8 +11,8 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -20,6 +20,7 @@ from typing import NoReturn
 from mobula.lab.network import LabError
 from ops import provision
 from ops.accounts import Administration
+from ops.drills.bulk import bulk
 from ops.drills.clients import Clients, Objects
 from ops.drills.faults import Fault, Standing
 from ops.drills.findings import Finding, Verdict
@@ -40,7 +41,7 @@ SETTLE_BOUND_S = 240.0
 LOOK_AGAIN_S = 5.0
 REPAIR_MB_S = 20.0
 COLD_PER_SHARD = 200
-"""objects that only a repair brings back: what is read is mended one by one"""
+"""objects that nobody reads before the end: what is read is mended one by one"""
 AFTER_S = 5.0
 """of load after all is well again"""
 
@@ -115,9 +116,10 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
                 scene = gather(region, seen, progress)
         else:
             scene = scene_of(region, seen)
-        record = Recorded(drill, variant, scene, drill.act(scene, variant), seed, time.time(), time.monotonic())
         repairs = drill.repairs(scene, variant)
-        objects = Objects(region, folder.name, cold=COLD_PER_SHARD if repairs else 0)
+        objects = Objects(region, folder.name, cold=COLD_PER_SHARD if repairs or drill.cold else 0)
+        scene = replace(scene, objects=tuple(key.path for key in (*objects.known, *objects.cold)))
+        record = Recorded(drill, variant, scene, drill.act(scene, variant), seed, time.time(), time.monotonic())
         with contextlib.ExitStack() as stack:
             stack.callback(_remove, objects, region, record)
             objects.make(region)
@@ -134,7 +136,7 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
                 _settle(region, record, progress)
             with progress.step("wait for the clients' last answers, read everything once"):
                 files = clients.finish()
-            record.looked = _look(region, folder.name, progress)
+            record.looked = _look(region, folder.name, record.act.faults, progress)
             record.ended_s = time.monotonic()
             for path in files:
                 with path.open("rb") as lines:
@@ -158,8 +160,12 @@ def _harm(region: Region, record: Recorded, progress: Progress) -> None:
             record.fault_at_s.append(time.monotonic())
             record.events.append((time.monotonic(), fault.text()))
             fault.inject(region)
-        with progress.step(f"hold {record.drill.hold_s:.0f} s"):
+        with progress.step(f"hold {record.drill.hold_s:.0f} s"), bulk(region, record.act.bulk) as transfers:
             threading.Event().wait(record.drill.hold_s)
+        record.proof += [
+            (f"{transfer.moved_bytes >> 10:,} KiB of a bulk transfer arrived", transfer.moved_bytes > 0)
+            for transfer in transfers
+        ]
         for fault in record.act.faults:
             record.proof += _proof(fault, region)
 
@@ -180,9 +186,9 @@ def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
         record.healed_s = time.monotonic()
 
 
-def _look(region: Region, name: str, progress: Progress) -> list[Finding]:
+def _look(region: Region, name: str, faults: Sequence[Fault], progress: Progress) -> list[Finding]:
     try:
-        return look(region, name, progress)
+        return look(region, name, faults, progress)
     except (LabError, OperatorError, OSError) as error:
         return [Finding("O4", Verdict.UNKNOWN, f"the machines could not be looked at: {error}")]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import pytest
 
 from ops import status as looking
 from ops.drills import engine, faults
+from ops.drills.client import Key
 from ops.drills.engine import Recorded
 from ops.drills.faults import Standing
 from ops.drills.findings import Verdict
@@ -43,6 +45,8 @@ class Lab:
         self.fails: dict[tuple[str, str], BaseException] = {}
         self.seen = [well()]
         """what looks at the region see, one after the other; the last one for ever"""
+        self.folder = ""
+        """of the drill's objects"""
         self.waited: list[float] = []
         self.while_waiting: dict[float, Callable[[], None]] = {}
 
@@ -110,8 +114,11 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
     class Objects:
         root = "/demo/stor/drills/x"
+        known = (Key("/demo/stor/drills/x/d0/known000", "shard:1"),)
 
-        def __init__(self, *_: object, **__: object) -> None: ...
+        def __init__(self, _region: Region, name: str, cold: int) -> None:
+            made.folder = name
+            self.cold = tuple(Key(f"/demo/stor/drills/x/d0/known-cold{n:03}", "shard:1") for n in range(cold))
 
         def make(self, _region: Region) -> None:
             made.do("make", "objects")
@@ -152,7 +159,17 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setattr(engine, "threading", SimpleNamespace(Event=lambda: made))
     monkeypatch.setattr(engine, "provision", made)
     monkeypatch.setattr(engine, "Objects", Objects)
+
+    @contextlib.contextmanager
+    def bulk(_region: Region, ways: Sequence[tuple[int, int]]) -> Iterator[list[SimpleNamespace]]:
+        for source, target in ways:
+            made.do("begin bulk", f"{source}{target}")
+        yield [SimpleNamespace(moved_bytes=source << 20) for source, _ in ways]
+        for source, target in ways:
+            made.do("end bulk", f"{source}{target}")
+
     monkeypatch.setattr(engine, "look", lambda *_: [])
+    monkeypatch.setattr(engine, "bulk", bulk)
     monkeypatch.setattr(engine, "Watch", Watch)
     monkeypatch.setattr(engine, "Clients", Clients)
     monkeypatch.setattr(engine, "scene_of", lambda *_: scene("small"))
@@ -343,6 +360,30 @@ def test_clients_that_fail_at_the_end_leave_nothing(lab: Lab) -> None:
     with pytest.raises(OperatorError, match="talk to a client"):
         run(lab, drill("x"))
     ended_well(lab, "x")
+
+
+# Beside the faults.
+
+
+def test_bulk_goes_while_the_faults_hold_and_is_over_before_they_are_healed(lab: Lab) -> None:
+    def act(found: Scene, _variant: str) -> Act:
+        return Act((Fake("x"),), expect(found), bulk=((1, 2), (0, 1)))  # type: ignore[arg-type]
+
+    record = run(lab, replace(drill(), act=act))
+    assert lab.of("inject", "begin bulk", "end bulk", "bit", "heal") == [
+        ("inject", "x"), ("begin bulk", "12"), ("begin bulk", "01"), ("end bulk", "12"), ("end bulk", "01"), ("bit", "x"), ("heal", "x"),
+    ]  # fmt: skip
+    assert record.proof == [
+        ("1,024 KiB of a bulk transfer arrived", True), ("0 KiB of a bulk transfer arrived", False), ("x was there", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cold", "count"), [(False, 0), (True, engine.COLD_PER_SHARD)])
+def test_a_drill_knows_its_own_objects_before_it_acts(lab: Lab, *, cold: bool, count: int) -> None:
+    record = run(lab, replace(drill("x"), cold=cold))
+    assert lab.folder == "histories"
+    assert record.scene.objects[0] == "/demo/stor/drills/x/d0/known000"
+    assert len(record.scene.objects) == 1 + count
 
 
 # After: a pool that is lost is repaired, the machines are looked at.
