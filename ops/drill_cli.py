@@ -122,14 +122,19 @@ def run(
 @click.option(
     "--times", type=click.IntRange(min=1), default=3, show_default=True, help="How often the great losses are run."
 )
-@click.option("--only", multiple=True, metavar="NAME", help="Only this drill, in all its variants; repeatable.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME[/VARIANT]",
+    help="Only this drill, in all its variants or in this one; repeatable.",
+)
 @click.option("--into", type=click.Path(path_type=Path), required=True, help="A folder for all reports and the table.")
 @json_option
 def matrix(times: int, only: tuple[str, ...], into: Path, *, as_json: bool) -> None:
     """Run every drill in every variant, one after the other (2.5 hours on two cores), and print a table.
 
     \b
-    Example: ./mobula drill matrix --only shard-matrix --into /tmp/reports
+    Example: ./mobula drill matrix --only shard-matrix --only az-loss/worst --into /tmp/reports
     """
     from ops.drills import matrix as drills  # noqa: PLC0415
     from ops.drills.said import EXIT_CODES  # noqa: PLC0415

@@ -68,6 +68,8 @@ class Layout(msgspec.Struct, frozen=True):
     azs: dict[str, Zone]
     networks: Networks
     hosts: dict[str, Machine]
+    drillable: bool = False
+    """drills may harm it; not without being told so"""
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -167,6 +169,7 @@ def region_variables(layout: Layout, release: ReleaseNote, state_dir: Path) -> d
         "mobula_region": layout.name,
         "mobula_zone": f"{layout.name}.{layout.domain}",
         "mobula_shards": layout.shards,
+        "mobula_drillable": layout.drillable,
         "mobula_az_cidrs": [az.cidr for az in layout.azs.values()],
         # The lab's uplinks from the operator's network end in these (design: reached by SSH, touched by no fault).
         "mobula_op_networks": [layout.networks.op, *(f"{prefix}.25{az.index}.1" for az in layout.azs.values())],

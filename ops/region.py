@@ -47,6 +47,8 @@ class Region:
     terraform_dir: Path
     hosts: Mapping[str, Host]
     profile: str | None
+    drillable: bool = False
+    """drills may harm it: Terraform said so when it last ran, and the region's tfvars don't deny it"""
 
     @property
     def zone(self) -> str:
@@ -91,8 +93,11 @@ _VALUES: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
     ("domain", "a DNS name", lambda v: isinstance(v, str) and bool(re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", v))),
     ("cidr", "a private IPv4 network of 16 bits, as 10.77.0.0/16", _is_private_16),
     ("relay_port", "a TCP port from 1024 to 65535", lambda v: type(v) is int and 1023 < v < 65536),
+    ("drillable", "true or false", lambda v: type(v) is bool),
 )
 """what a region's values are called, what they must be, and whether they are"""
+_OPTIONAL = frozenset({"drillable"})
+"""values for which Terraform has a default"""
 
 
 def load(name: str) -> Region:
@@ -107,6 +112,8 @@ def load(name: str) -> Region:
         raise BadInput(f"find region {name!r}: terraform/regions/ has only {', '.join(names())}; name one of these")
     values = _json_object(directory / "region.auto.tfvars.json")
     for key, wanted, is_right in _VALUES:
+        if key in _OPTIONAL and key not in values:
+            continue
         if not is_right(values.get(key)) or (key == "name" and values[key] != name):
             raise BadInput(
                 f"read region {name!r} from {directory.relative_to(REPO)}/region.auto.tfvars.json: "
@@ -119,6 +126,7 @@ def load(name: str) -> Region:
         name=name, domain=values["domain"], cidr=values["cidr"], relay_port=values["relay_port"], state_dir=state_dir,
         terraform_dir=directory, profile=profile.read_text().strip() if profile.exists() else None,
         hosts={n: Host(**{f: h[f] for f in Host.__slots__}) for n, h in known.get("hosts", {}).items()},
+        drillable=known.get("drillable") is True and values.get("drillable") is not False,
     )  # fmt: skip
 
 

@@ -88,6 +88,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     disk_free_bytes: int = 0
     disk_size_bytes: int = 0
     certificate_days_left: dict[str, int | None] = {}
+    drillable: str | None = None
 
     @property
     def pool(self) -> PoolFacts | None:
@@ -152,6 +153,8 @@ class HostStatus:
     certificate_days_left: int | None
     """of the certificate that ends first"""
     services: Sequence[ServiceStatus]
+    drillable: str = ""
+    """the region whose drills may harm the host, as its /etc/mobula/drillable says; empty: nobody's"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,7 @@ def _host_status(host: Host, facts: Facts) -> HostStatus:
         name=host.name, az=host.az, pool=host.pool, address=host.address, reachable=isinstance(facts, HostFacts),
         release=seen.release or "", role=_role(host, facts), note=_note(host, seen), shard=host.shard, lag_bytes=_lag(host, seen),
         disk_free_bytes=seen.disk_free_bytes, certificate_days_left=min(days, default=None),
-        services=[_service_status(name, found) for name, found in seen.services.items()],
+        services=[_service_status(name, found) for name, found in seen.services.items()], drillable=seen.drillable or "",
     )  # fmt: skip
 
 

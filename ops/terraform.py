@@ -41,15 +41,17 @@ class PlanSummary:
 
     todo: tuple[Change, ...]
     file: Path
+    settings: tuple[str, ...] = ()
+    """a line for each of the region's own values"""
 
     @property
     def lines(self) -> tuple[str, ...]:
         """A line per change, for people."""
-        return tuple(change.line for change in self.todo)
+        return (*(change.line for change in self.todo), *self.settings)
 
     @property
     def changes(self) -> int:
-        return len(self.todo)
+        return len(self.lines)
 
 
 def summarize(plan: dict[str, Any]) -> tuple[Change, ...]:
@@ -74,6 +76,14 @@ def summarize(plan: dict[str, Any]) -> tuple[Change, ...]:
 
 
 _STATES = {"", "running", "stopped"}
+
+
+def settings_of(plan: dict[str, Any]) -> tuple[str, ...]:
+    """What changes of a standing region as a whole, by the same plan's output `region`. Hosts are resources: see `summarize`."""
+    change = plan.get("output_changes", {}).get("region", {})
+    before, after = change.get("before") or {}, change.get("after") or {}
+    changed = [key for key in sorted(after) if before and key != "hosts" and before.get(key) != after[key]]
+    return tuple(f"set {key} of region {after['name']} to {json.dumps(after[key])}" for key in changed)
 
 
 # Of a diagnostic: where in our own files it was found, and by which of our rules; of no use to an operator.
@@ -187,7 +197,8 @@ class Terraform:
         if unknown := re.search(r'does not\s+declare a variable named\s+"(\w+)"', said):  # only a warning to Terraform
             raise self._bad_values("plan", f"there is no variable {unknown[1]!r}")
         _, shown = self._run("show", str(file), json=python_terraform.IsFlagged, no_color=python_terraform.IsFlagged)
-        return PlanSummary(summarize(json.loads(shown)), file)
+        planned = json.loads(shown)
+        return PlanSummary(summarize(planned), file, settings_of(planned))
 
     def apply(self, plan: PlanSummary) -> None:
         """Do what the plan says."""

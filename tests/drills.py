@@ -31,7 +31,9 @@ def hosts(profile: str, region: str = "lab") -> dict[str, Host]:
 
 def region_in(state_dir: Path, profile: str = "small", name: str = "lab") -> Region:
     """A region that has its hosts and nothing else."""
-    return Region(name, "mobula.test", "10.77.0.0/16", 8443, state_dir, state_dir, hosts(profile, name), profile)
+    return Region(
+        name, "mobula.test", "10.77.0.0/16", 8443, state_dir, state_dir, hosts(profile, name), profile, drillable=True
+    )
 
 
 def scene(profile: str, leader: str = "b") -> Scene:

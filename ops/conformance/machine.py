@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
+from mobula.lab.topology import TCP_RETRIES
 from mobula.pool.zpool_status import Node, NotUnderstood, parse_status
 from ops.catalog import services_of
 from ops.conformance.model import Finding, Listener, Machine, Unit
@@ -241,6 +242,16 @@ def firewall(host: Host, seen: Machine) -> Iterator[Finding]:
         yield Finding(
             host.name, f"the loaded firewall is not that of /etc/mobula/firewall.nft ({first_difference(loaded, wanted)})", do,
             "CL-20",
+        )  # fmt: skip
+
+
+def kernel(host: Host, seen: Machine) -> Iterator[Finding]:
+    """Connections to a host that is gone end soon."""
+    if seen.tcp_retries != str(TCP_RETRIES):
+        yield Finding(
+            host.name, f"net.ipv4.tcp_retries2 is {seen.tcp_retries or 'unknown'}, {TCP_RETRIES} is wanted: after a partition "
+            "connections would wait for longer than it lasted",
+            f"nsenter --net=/run/netns/{host.name} sysctl -w net.ipv4.tcp_retries2={TCP_RETRIES}", "CL-07",
         )  # fmt: skip
 
 

@@ -130,6 +130,8 @@ class Machine(msgspec.Struct, frozen=True):
     failed: list[str]
     listeners: list[Listener]
     firewall: Firewall
+    tcp_retries: str
+    """net.ipv4.tcp_retries2"""
     zfs: Zfs | None = None
     postgres: Postgres | None = None
     zookeeper: str = ""

@@ -1,6 +1,6 @@
 """The oracles O2, O3, O9, longest wait and the gate: functions of a history and of facts. Pure. (O1: `linear.py`; O5, O6: `outages.py`.)
 
-O4, O8 and O10 look at machines, not at histories: whoever looks hands in findings (`findings.py`), and facts that the fault bit.
+O4 and O10 look at machines, not at histories: whoever looks hands in findings (`looks.py`), and facts that the fault bit.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 
 from ops.drills.findings import Finding, Verdict
@@ -17,6 +18,7 @@ from ops.drills.history import WRITES, Operation, by_key, short
 SHOWN_MAX = 20
 """findings of one kind; a region that is down breaks a promise many thousand times"""
 WAIT_MAX_S = 10.0
+STILL_S = 2.0
 OPERATIONS_MIN, IN_FAULT_MIN = 2_000, 200
 
 
@@ -225,16 +227,37 @@ def listing_agrees(listed: Iterable[str], finals: Mapping[str, str | None]) -> l
     return bounded(out)
 
 
+def stood_still(history: Iterable[Operation]) -> dict[str, list[tuple[float, float]]]:
+    """By client, when it began nothing for `STILL_S` and longer: its clients begin at a steady rate whatever becomes of what they asked,
+    so that it was the client, for want of a processor, and whatever ended then may have been there long before it was seen.
+    """
+    begun: dict[str, list[float]] = {}
+    for o in history:
+        begun.setdefault(o.client, []).append(o.began_s)
+    found = {}
+    for client, times in begun.items():
+        gaps = [(a, b) for a, b in pairwise(sorted(times)) if b - a >= STILL_S]
+        if gaps:
+            found[client] = gaps
+    return found
+
+
 def waits(history: Sequence[Operation], *, wait_max_s: float = WAIT_MAX_S, cut: Collection[Span] = ()) -> list[Finding]:
     """No client waits longer than `wait_max_s` for an answer; and whoever is sent away is told 503 and when to come again.
 
     A connection that breaks early is no answer and no wait (O5 counts it). Without any answer for that long is a hang, unless the client
-    could reach nothing at that time (`cut`): there was nobody to answer.
+    could reach nothing at that time (`cut`): there was nobody to answer. Nor do the times count in which it stood still itself.
     """
+    still = stood_still(history)
+
+    def waited_s(o: Operation) -> float:
+        own_s = sum(max(0.0, min(b, o.ended_s) - max(a, o.began_s)) for a, b in still.get(o.client, ()))
+        return o.ended_s - o.began_s - own_s
+
     late = [
-        failed("wait", f"{o.ended_s - o.began_s:.1f} s until {_told(o)} to a {o.kind} of {o.key}", o)
+        failed("wait", f"{waited_s(o):.1f} s until {_told(o)} to a {o.kind} of {o.key}", o)
         for o in history
-        if o.ended_s - o.began_s > wait_max_s and not (o.status == 0 and any(span.concerns(o) for span in cut))
+        if waited_s(o) > wait_max_s and not (o.status == 0 and any(span.concerns(o) for span in cut))
     ]
     rude = [
         failed("wait", f"{o.status} {'with' if o.retry_after else 'without'} Retry-After to a {o.kind} of {o.key}", o)
@@ -273,6 +296,12 @@ def counts(
         f"clients in {az} began {begun[az]} operations during the fault; {in_fault_min} are needed"
         for az in sorted(azs)
         if begun[az] < in_fault_min
+    ]
+    lacks += [
+        f"client {client} stood still for {b - a:.1f} s during the fault: this machine had no processor for it"
+        for client, gaps in sorted(stood_still(o for o in history if o.az in azs).items())
+        for a, b in gaps
+        if a <= fault.ended_s and b >= fault.began_s
     ]
     if not azs:
         lacks.append("no client could reach anything during the fault")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ RATE_PER_S = 18.0
 END_S = 120.0
 PUTS = 4
 PUB = "pub"
+A_RUN = re.compile(r"\d{8}-\d{6}-[a-z-]+")
+"""a drill's folder: when it began, and which"""
 
 
 class Objects:
@@ -62,9 +65,13 @@ class Objects:
         return self.keys("known-cold", self._cold)
 
     def make(self, region: Region) -> None:
-        """The directories, and the objects that stay as they are."""
+        """The directories, and the objects that stay as they are; what drills that were killed have left goes."""
+        above = self.root.rpartition("/")[0]
         with Sdk(from_environment(variables(region))) as sdk:
-            sdk.mkdir(self.root, parents=True)
+            sdk.mkdir(above, parents=True)
+            for left in [e.name for e in sdk.list_directory(above) if A_RUN.fullmatch(e.name)]:
+                sdk.delete_tree(f"{above}/{left}")
+            sdk.mkdir(self.root)
             for directory in self.directories.values():
                 sdk.mkdir(directory)
             with ThreadPoolExecutor(PUTS) as pool:

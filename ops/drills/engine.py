@@ -11,7 +11,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -44,6 +44,8 @@ COLD_PER_SHARD = 200
 """objects that nobody reads before the end: what is read is mended one by one"""
 AFTER_S = 5.0
 """of load after all is well again"""
+MARK = "/etc/mobula/drillable"
+"""on each host that drills may harm, with the region's name; the role `base` writes it, `facts/on_host.py` reads it"""
 
 
 @dataclass
@@ -84,8 +86,32 @@ def heal(region: Region, progress: Progress) -> list[str]:
     return standing.heal()
 
 
+def undescribed(region: Region) -> str:
+    """Why drills may not harm a standing region, by its description; "" if they may."""
+    if region.drillable or not region.hosts:
+        return ""
+    return (
+        f'region {region.name!r} is not described as drillable; if it may be harmed, say "drillable": true in '
+        f"terraform/regions/{region.name}/region.auto.tfvars.json and run ./mobula up"
+    )
+
+
+def unmarked(region: Region, marks: Mapping[str, str]) -> str:
+    """Why drills may not harm the region, by the file on each of its hosts (`marks`: what it says, "" without it); "" if they may."""
+    for host in sorted(region.hosts):
+        mark = marks.get(host, "")
+        if not mark:
+            return f"{host} is not marked drillable: {MARK} is not there, or says nothing; run ./mobula up, which writes it"
+        if mark != region.name:
+            return (
+                f"{host} is marked for another region: {MARK} says {mark!r}, not {region.name!r}; "
+                "find out whose host it is, then run ./mobula up"
+            )
+    return ""
+
+
 def preflight(region: Region, progress: Progress) -> Status:
-    """A region that may be harmed: nothing left of an earlier drill, everything well.
+    """A region that may be harmed: marked so, nothing left of an earlier drill, everything well.
 
     Raises:
         OperatorError: it isn't; the sentence says what is wrong.
@@ -93,12 +119,16 @@ def preflight(region: Region, progress: Progress) -> Status:
     troubles = heal(region, progress)
     if troubles:
         raise OperatorError(f"begin a drill: an earlier one can't be healed: {troubles[0]}; run ./mobula up")
+    if why := undescribed(region):
+        raise OperatorError(f"begin a drill: {why}")
     seen = _settled(region, 30.0, progress)
     if not seen.ok:
         first = seen.findings[0]
         raise OperatorError(
             f"begin a drill: {first.host}: {first.what}; a drill needs a region that is well: {first.do}"
         )
+    if why := unmarked(region, {host.name: host.drillable for host in seen.hosts}):
+        raise OperatorError(f"begin a drill: {why}")
     return seen
 
 
@@ -136,7 +166,7 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
                 _settle(region, record, progress)
             with progress.step("wait for the clients' last answers, read everything once"):
                 files = clients.finish()
-            record.looked = _look(region, folder.name, record.act.faults, progress)
+            record.looked = _look(region, folder.name, record.wall_s, record.act.faults, progress)
             record.ended_s = time.monotonic()
             for path in files:
                 with path.open("rb") as lines:
@@ -186,9 +216,9 @@ def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
         record.healed_s = time.monotonic()
 
 
-def _look(region: Region, name: str, faults: Sequence[Fault], progress: Progress) -> list[Finding]:
+def _look(region: Region, name: str, since_s: float, done: Sequence[Fault], progress: Progress) -> list[Finding]:
     try:
-        return look(region, name, faults, progress)
+        return look(region, name, since_s, done, progress)
     except (LabError, OperatorError, OSError) as error:
         return [Finding("O4", Verdict.UNKNOWN, f"the machines could not be looked at: {error}")]
 

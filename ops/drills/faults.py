@@ -1,7 +1,7 @@
 """What a drill does to a region, as values: each can be written down before it is done, and healed by whoever reads it.
 
 `inject` and `heal` are thin over `mobula.lab` and SSH; `heal` may be called for a fault that was injected by half, not at all, or by a
-process that is gone. `bit` says whether the fault did anything.
+process that is gone, and for machines that are gone for good. `bit` says whether the fault did anything.
 """
 
 from __future__ import annotations
@@ -48,6 +48,16 @@ def _each(hosts: Sequence[str], do: Callable[[str], object], *, at_once: int = 6
             done.result()
 
 
+def _existing(region: Region, hosts: Iterable[str]) -> list[str]:
+    """Those whose machines exist. Of one that is gone for good nothing is left to heal, and it must not stand in the way for ever."""
+    found = []
+    for host in hosts:
+        with contextlib.suppress(NotThere):
+            machines.load(region.state_dir, host)
+            found.append(host)
+    return found
+
+
 class Power(msgspec.Struct, frozen=True, tag="power"):
     """Machines without power: peers see silence (F4). Of all hosts of an AZ: the loss of the AZ (F7)."""
 
@@ -60,7 +70,8 @@ class Power(msgspec.Struct, frozen=True, tag="power"):
         _each(self.hosts, lambda host: machines.power_off(machines.load(region.state_dir, host)))
 
     def heal(self, region: Region) -> None:
-        _each(self.hosts, lambda host: machines.ensure(machines.load(region.state_dir, host)), at_once=BOOTING)
+        there = _existing(region, self.hosts)
+        _each(there, lambda host: machines.ensure(machines.load(region.state_dir, host)), at_once=BOOTING)
 
     def bit(self, region: Region) -> list[tuple[str, bool]]:
         running = [h for h in self.hosts if machines.is_running(machines.load(region.state_dir, h))]
@@ -79,7 +90,8 @@ class Freeze(msgspec.Struct, frozen=True, tag="freeze"):
         _each(self.hosts, lambda host: machines.freeze(machines.load(region.state_dir, host), frozen=True))
 
     def heal(self, region: Region) -> None:
-        _each(self.hosts, lambda host: machines.freeze(machines.load(region.state_dir, host), frozen=False))
+        there = _existing(region, self.hosts)
+        _each(there, lambda host: machines.freeze(machines.load(region.state_dir, host), frozen=False))
 
     def bit(self, region: Region) -> list[tuple[str, bool]]:
         frozen = all(machines.is_frozen(machines.load(region.state_dir, host)) for host in self.hosts)
@@ -199,7 +211,7 @@ class Pause(msgspec.Struct, frozen=True, tag="pause"):
         _each(self.hosts, lambda host: _signal(region, host, self.service, "STOP"))
 
     def heal(self, region: Region) -> None:
-        _each(self.hosts, lambda host: _signal(region, host, self.service, "CONT"))
+        _each(_existing(region, self.hosts), lambda host: _signal(region, host, self.service, "CONT"))
 
     def bit(self, region: Region) -> list[tuple[str, bool]]:
         states = [_state_of_main(region, host, self.service) for host in self.hosts]
@@ -219,7 +231,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
         _each(self.hosts, lambda host: _systemctl(region, host, "stop", self.service))
 
     def heal(self, region: Region) -> None:
-        _each(self.hosts, lambda host: _systemctl(region, host, "start", self.service))
+        _each(_existing(region, self.hosts), lambda host: _systemctl(region, host, "start", self.service))
 
     def bit(self, region: Region) -> list[tuple[str, bool]]:
         states = [
@@ -245,7 +257,7 @@ class FailDisks(msgspec.Struct, frozen=True, tag="fail-disks"):
             faults.fail_disk(region.state_dir, self.host, disk)
 
     def heal(self, region: Region) -> None:
-        machines.ensure(machines.load(region.state_dir, self.host))
+        _each(_existing(region, (self.host,)), lambda host: machines.ensure(machines.load(region.state_dir, host)))
 
     def bit(self, region: Region) -> list[tuple[str, bool]]:
         folder = machines.load(region.state_dir, self.host).folder / "disks"

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.drills import keep
-from ops.drills.catalog import DRILLS
+from ops.drills.catalog import DRILLS, drill_of
 from ops.drills.findings import Verdict
 from ops.drills.record import BadRecord, Run, decode
 from ops.drills.report import summary
-from ops.errors import BadInput
 from ops.progress import Progress
 from ops.region import REPO
 
@@ -37,14 +36,20 @@ class Outcome:
 def rounds(times: int, only: Sequence[str]) -> list[tuple[str, str]]:
     """Drills and variants in the order in which they are run: everything once, `OFTEN` so many times.
 
+    `only` these, each a drill's name (all its variants) or NAME/VARIANT.
+
     Raises:
-        BadInput: a name in `only` is no drill's.
+        BadInput: there is no such drill, or it has no such variant.
     """
-    for name in only:
-        if name not in DRILLS:
-            raise BadInput(f"run drill {name!r}: there are {', '.join(DRILLS)}")
-    once = [(d.name, variant) for d in DRILLS.values() if not only or d.name in only for variant in d.variants]
-    return [one for one in once for _ in range(times if one in OFTEN else 1)]
+    wanted = {one for asked in only for one in _named(asked)}
+    once = [(d.name, variant) for d in DRILLS.values() for variant in d.variants]
+    return [one for one in once if not only or one in wanted for _ in range(times if one in OFTEN else 1)]
+
+
+def _named(asked: str) -> list[tuple[str, str]]:
+    name, slash, variant = asked.partition("/")
+    drill = drill_of(name)
+    return [(name, v) for v in ([drill.variant(variant)] if slash else drill.variants)]
 
 
 def run_all(region: str, todo: Iterable[tuple[str, str]], into: Path, progress: Progress) -> list[Outcome]:

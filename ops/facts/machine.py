@@ -230,6 +230,7 @@ def main() -> None:
         "failed": first_words("systemctl", "list-units", "--failed", "--no-legend", "--plain"),
         "listeners": listeners(),
         "firewall": firewall(),
+        "tcp_retries": text_of("/proc/sys/net/ipv4/tcp_retries2"),
         "zfs": zfs_facts() if pool == "storage" else None,
         "postgres": postgres_facts(address) if pool == "metadata" else None,
         "zookeeper": zookeeper_mode(address) if pool == "nameservice" else "",

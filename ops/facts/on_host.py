@@ -18,6 +18,7 @@ from typing import Any
 Facts = dict[str, Any]
 
 SECRETS = pathlib.Path("/etc/mobula/secrets")
+DRILLABLE = pathlib.Path("/etc/mobula/drillable")
 
 
 def text_of(*argv: str) -> str:
@@ -49,6 +50,14 @@ def fetch(url: str) -> Any:
 def digest_of(path: str) -> "str | None":
     try:
         return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def mark_of(path: pathlib.Path) -> "str | None":
+    """The region whose drills may harm this host."""
+    try:
+        return path.read_text(errors="replace").strip()[:64]
     except OSError:
         return None
 
@@ -101,6 +110,7 @@ def main() -> None:
         result["services"][service["name"]] = service_facts(service)
     if wanted["cluster_url"]:
         result["cluster"] = fetch(wanted["cluster_url"])
+    result["drillable"] = mark_of(DRILLABLE)
     room = os.statvfs("/")
     result["disk_free_bytes"], result["disk_size_bytes"] = (n * room.f_frsize for n in (room.f_bavail, room.f_blocks))
     names = ("host.pem", "client.pem", "loadbalancer.pem")

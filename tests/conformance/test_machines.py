@@ -56,6 +56,10 @@ def test_the_firewall_is_loaded(machine: Subject, seen: Machine, found: Tell) ->
     found(judge.firewall(machine.hosts[0], seen))
 
 
+def test_the_kernel_gives_up_connections_to_who_is_gone(machine: Subject, seen: Machine, found: Tell) -> None:
+    found(judge.kernel(machine.hosts[0], seen))
+
+
 def test_the_pool_is_as_planned(storage: Subject, machines: Machines, region: Region, found: Tell) -> None:
     host = storage.hosts[0]
     found(judge.pool(host, machines.of(host), region.name))

@@ -94,6 +94,9 @@ VALUES = "terraform/regions/test/region.auto.tfvars.json"
         pytest.param(VALUES, values(cidr=7), "'cidr' is 7", id="a number for a range"),
         pytest.param(VALUES, values(cidr="10.78.0/16"), "'cidr' is '10.78.0/16'", id="no range"),
         pytest.param(VALUES, values(relay_port=99999), "'relay_port' is 99999", id="no port"),
+        pytest.param(
+            VALUES, values(drillable="yes"), "'drillable' is 'yes'; it must be true or false", id="no yes or no"
+        ),
         pytest.param(VALUES, values(name="other"), "'name' is 'other'", id="another name"),
     ],
 )

@@ -98,7 +98,7 @@ class MortalRegion(ShardedRegion):
 
     def groups(self) -> dict[int, Group]:
         """As they are now."""
-        return {group.id: group for group in self.call(self.tier.groups(max_age_s=0))}
+        return {group.id: group for group in self.call(self.tier.groups(fresh=True))}
 
     def wait_seen(self, host: str) -> None:
         """Until the webapi knows that a storage server answers."""

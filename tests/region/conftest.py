@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -12,8 +13,20 @@ from mobula.client.settings import from_environment
 from ops.region import Region
 from ops.remote import RemoteError, SshRemote
 from tests.probe.machine import until
+from tests.stock_clients import Output
 
 PRIMARIES_S = 60.0
+WELL_S = 120.0
+
+
+def is_ok(mobula: Callable[..., Output]) -> bool:
+    """Whether `status` finds nothing wrong."""
+    return json.loads(mobula("status", "--json").stdout)["ok"] is True
+
+
+def wait_until_well(mobula: Callable[..., Output]) -> None:
+    """Until the region has got over what was done to it."""
+    until("status to say ok", lambda: is_ok(mobula), WELL_S)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -55,6 +55,10 @@ BREAKAGES = (
         "up would change /etc/mobula/registrar.json", "CL-100",
     ),
     Breakage(
+        "a host is marked for another region's drills", "storage", *edited("/etc/mobula/drillable", "echo other >/etc/mobula/drillable"),
+        "up would change /etc/mobula/drillable", "CL-100",
+    ),
+    Breakage(
         "a secret can be read by all", "api", "chmod 0644 /etc/mobula/secrets/host.key", "chmod 0600 /etc/mobula/secrets/host.key",
         "secret /etc/mobula/secrets/host.key can be read by others", "CL-20",
     ),

@@ -18,7 +18,7 @@ import pytest
 from ops.dns import resolve
 from ops.region import Region
 from tests.probe.machine import until
-from tests.region.conftest import Machines
+from tests.region.conftest import Machines, is_ok, wait_until_well
 from tests.region.load import Load
 from tests.region.signed import Client
 from tests.stock_clients import Output
@@ -31,7 +31,6 @@ ANSWER_S = 10.0
 """no request waits longer"""
 BACK_S = 5.0
 """a process that was killed serves again"""
-WELL_S = 120.0
 READS_PAUSE_S = 15.0
 WRITES_PAUSE_S = 30.0
 Mobula = Callable[..., Output]
@@ -40,11 +39,7 @@ Mobula = Callable[..., Output]
 @pytest.fixture(autouse=True)
 def well(mobula: Mobula) -> None:
     """Each begins with a region that has got over the one before."""
-    until("status to say ok", lambda: is_ok(mobula), WELL_S)
-
-
-def is_ok(mobula: Mobula) -> bool:
-    return json.loads(mobula("status", "--json").stdout)["ok"] is True
+    wait_until_well(mobula)
 
 
 @pytest.fixture
@@ -240,7 +235,7 @@ def test_what_was_changed_by_hand_is_planned_in_a_line_and_mended(
         assert f"change {api}: /etc/mobula/registrar.json" in lines
         assert f"change machine {storage}: disk d03 missing" in lines
     assert plan_lines(mobula) == []
-    until("the pool to be whole again", lambda: is_ok(mobula), WELL_S)
+    wait_until_well(mobula)  # until the pool is whole again
 
 
 def test_a_lost_terraform_state_is_found_again_by_the_machines_labels(

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from ops.drills.engine import MARK
 from ops.region import REPO
 
 _spec = importlib.util.spec_from_file_location("bundle", REPO / "playbooks/plugins/modules/bundle.py")
@@ -174,10 +176,61 @@ def test_the_diff_of_a_secret_shows_nothing_of_it(machine: Machine) -> None:
     assert [(d["before"], d["after"]) for d in diffs] == [("(secret)\n", "(another secret)\n")]
 
 
+def test_a_file_that_should_not_be_there_is_removed_once(machine: Machine) -> None:
+    mark = {"dest": str(machine.root / "etc/mark"), "content": "lab\n", "present": True, **ME}
+    assert machine.apply(machine.wanted(files=[mark], units=[])) == ["etc/mark"]
+    gone = machine.wanted(files=[{**mark, "present": False}], units=[])
+    assert machine.apply(gone, check=True) == ["etc/mark"]
+    assert (machine.root / "etc/mark").read_text() == "lab\n"
+    _, diffs = bundle.apply(gone, False)
+    assert [(d["before"], d["after"]) for d in diffs] == [("lab\n", "")]
+    assert not (machine.root / "etc/mark").exists()
+    assert machine.apply(gone) == []
+
+
+def test_what_cannot_be_removed_is_refused_by_name(machine: Machine) -> None:
+    (machine.root / "etc/mark/below").mkdir(parents=True)
+    mark = {"dest": str(machine.root / "etc/mark"), "content": "", "present": False, **ME}
+    with pytest.raises(bundle.Refused, match=r"remove .*/etc/mark: .*directory"):
+        machine.apply(machine.wanted(files=[mark], units=[]))
+
+
 def test_an_unknown_owner_is_refused_by_name(machine: Machine) -> None:
     directory = {"path": str(machine.root / "new"), "owner": "nobody-of-that-name", "group": ME["group"]}
     with pytest.raises(bundle.Refused, match="nobody-of-that-name"):
         machine.apply(machine.wanted(directories=[directory]))
+
+
+def ansible(folder: Path, play: list[dict[str, Any]], *options: str) -> subprocess.CompletedProcess[str]:
+    """Play it on this machine, with Ansible itself."""
+    (folder / "play.yml").write_text(json.dumps(play))
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder), "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": f"{REPO}:{REPO / 'src'}", "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
+        "ANSIBLE_HOME": str(folder / "home"), "ANSIBLE_INVENTORY_UNPARSED_FAILED": "false",
+    }  # fmt: skip
+    argv = ["ansible-playbook", *options, "-e", "ansible_python_interpreter=/usr/bin/python3"]
+    return subprocess.run(
+        [*argv, str(folder / "play.yml")], capture_output=True, text=True, check=False, env=env, cwd=REPO
+    )
+
+
+def test_the_mark_of_a_region_that_may_be_drilled_comes_and_goes_with_its_flag(tmp_path: Path) -> None:
+    """The line of the role `base`, through Ansible's templates, for each value of the flag."""
+    tasks = yaml.safe_load((REPO / "roles/base/tasks/main.yml").read_text())
+    (line,) = [f for task in tasks for f in task.get("bundle", {}).get("files", []) if f["dest"] == MARK]
+    mark = tmp_path / "drillable"
+    for drillable in (True, False):
+        play = [
+            {
+                "hosts": "localhost", "connection": "local", "gather_facts": False,
+                "vars": {"mobula_region": "lab", "mobula_drillable": drillable},
+                "tasks": [{"bundle": {"files": [{**line, "dest": str(mark), **ME}]}}],
+            }
+        ]  # fmt: skip
+        done = ansible(tmp_path, play)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (mark.read_text() if mark.exists() else "") == "lab\n" * drillable
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["well", "failed"])
@@ -190,16 +243,7 @@ def test_ansible_shows_no_secret_however_much_it_is_asked_to(tmp_path: Path, bro
     play = [
         {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [{"bundle": {"files": [file]}}]}
     ]
-    (tmp_path / "play.yml").write_text(json.dumps(play))
-    env = {
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8",
-        "PYTHONPATH": f"{REPO}:{REPO / 'src'}", "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
-        "ANSIBLE_HOME": str(tmp_path / "home"), "ANSIBLE_INVENTORY_UNPARSED_FAILED": "false",
-    }  # fmt: skip
-    argv = ["ansible-playbook", "-vvv", "--diff", "-e", "ansible_python_interpreter=/usr/bin/python3"]
-    done = subprocess.run(
-        [*argv, str(tmp_path / "play.yml")], capture_output=True, text=True, check=False, env=env, cwd=REPO
-    )
+    done = ansible(tmp_path, play, "-vvv", "--diff")
     assert (done.returncode != 0) == broken, done.stdout
     assert str(dest) in done.stdout
     assert "hunter2" not in done.stdout + done.stderr

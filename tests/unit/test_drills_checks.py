@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.drills.checks import Span, counts, listing_agrees, no_false_answers, nothing_lost, waits
+from ops.drills.checks import Span, counts, listing_agrees, no_false_answers, nothing_lost, stood_still, waits
 from ops.drills.findings import Checked, Finding, Verdict, check, check_all, verdict, worst
 from ops.drills.history import BadHistory, Operation, by_key, decode, encode, seconds
 from ops.drills.outages import Recovery, error_budget, outage, recoveries, shares, too_long
@@ -232,6 +232,18 @@ def test_a_wait_of_more_than_ten_seconds_is_found() -> None:
     assert waits([get(None, 0, 12, LOST)], cut=unreachable) == []
     assert waits([replace(get(None, 0, 12, LOST), az="b")], cut=unreachable) != []
     assert waits([get("a", 0, 12)], cut=unreachable) != [], "it came, so it could be reached"
+
+
+def test_the_time_in_which_a_client_stood_still_is_not_a_wait_and_the_run_says_less() -> None:
+    still = [get("a", 0, 0.1), get("a", 1, 13.5), get("a", 12.9, 13.4)]
+    assert stood_still(still) == {still[0].client: [(1, 12.9)]}
+    assert waits(still) == []
+    assert said(waits([*still, get("a", 12.9, 23)])) == ["10.1 s until 200 to a get of k"]
+    others = [o for o in busy() if not 100 < o.began_s < 104]
+    span = Span(90, 110)
+    told = "client c stood still for 4.2 s during the fault: this machine had no processor for it"
+    assert told in said(counts(others, span, ["a"], [], [("so", True)], in_fault_min=1))
+    assert not said(counts(others, Span(110, 120), ["a"], [], [("so", True)], in_fault_min=1))
 
 
 def test_an_error_that_does_not_say_when_to_come_again_is_found() -> None:

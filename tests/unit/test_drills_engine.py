@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NoReturn
 
 import msgspec
@@ -28,8 +28,8 @@ from ops.drills.model import Act, Drill, Scene, expect
 from ops.errors import OperatorError
 from ops.progress import Progress
 from ops.region import REPO, Region
-from ops.status import Status
-from tests.drills import region_in, scene
+from ops.status import HostStatus, Status
+from tests.drills import hosts, region_in, scene
 
 HOLD_S = 33.0
 QUIET = Progress(quiet=True)
@@ -90,8 +90,13 @@ class Fake(msgspec.Struct, frozen=True, tag="fake"):
         return [(f"{self.name} was there", True)]
 
 
-def well() -> Status:
-    return Status("lab", "small", "1", ok=True)
+def well(marked: Mapping[str, str] = MappingProxyType({})) -> Status:
+    """All is well, and every host is marked for this region but for those named here."""
+    seen = [
+        HostStatus(h.name, h.az, h.pool, h.address, True, "1", "", "", h.shard, None, 0, None, (), marked.get(h.name, "lab"))
+        for h in hosts("small").values()
+    ]  # fmt: skip
+    return Status("lab", "small", "1", ok=True, hosts=seen)
 
 
 def ill(what: str = "is down") -> Status:
@@ -481,6 +486,68 @@ def test_a_region_that_is_not_well_is_not_harmed_and_told_so_in_a_sentence(
     )
     assert lab.did == []
     assert lab.waited == [engine.LOOK_AGAIN_S]  # one more look, and then the 30 s are over
+
+
+NOT_DESCRIBED = (
+    "begin a drill: region 'lab' is not described as drillable; if it may be harmed, say \"drillable\": true in "
+    "terraform/regions/lab/region.auto.tfvars.json and run ./mobula up"
+)
+
+
+def test_a_region_that_is_not_described_as_drillable_is_left_alone(lab: Lab) -> None:
+    lab.region = replace(lab.region, drillable=False)
+    lab.seen = []  # nobody looks
+    with pytest.raises(OperatorError) as refused:
+        run(lab, drill("x", worst=True))
+    assert str(refused.value) == NOT_DESCRIBED
+    assert lab.did == []
+    assert lab.waited == []
+    assert [path for path in lab.region.state_dir.rglob("*") if path.is_file()] == []
+
+
+def test_what_a_drill_left_is_healed_though_the_region_may_be_drilled_no_more(lab: Lab) -> None:
+    Standing(lab.region).note(Fake("x"))  # type: ignore[arg-type]
+    lab.region = replace(lab.region, drillable=False)
+    with pytest.raises(OperatorError, match="is not described as drillable"):
+        run(lab, drill("y"))
+    assert lab.did == [("heal", "x")]
+    assert not note_of(lab.region).exists()
+
+
+@pytest.mark.parametrize(
+    ("mark", "what", "do"),
+    [
+        ("", "not marked drillable: /etc/mobula/drillable is not there, or says nothing", "run ./mobula up, which writes it"),
+        (
+            "lab2",
+            "marked for another region: /etc/mobula/drillable says 'lab2', not 'lab'",
+            "find out whose host it is, then run ./mobula up",
+        ),
+    ],
+    ids=["no mark", "another region's"],
+)  # fmt: skip
+def test_one_host_that_is_not_marked_saves_the_region(lab: Lab, mark: str, what: str, do: str) -> None:
+    lab.seen = [well({"lab-b-storage-01": mark})]
+    with pytest.raises(OperatorError) as refused:
+        run(lab, drill("x"))
+    assert str(refused.value) == f"begin a drill: lab-b-storage-01 is {what}; {do}"
+    assert lab.did == []
+
+
+def test_the_first_host_that_is_not_marked_is_named_also_if_nobody_looked_at_it(tmp_path: Path) -> None:
+    region = region_in(tmp_path)
+    marks = dict.fromkeys(region.hosts, "lab")
+    assert engine.unmarked(region, marks) == ""
+    assert engine.unmarked(region, {**marks, "lab-z-api-01": ""}) == ""  # it is no host of the region
+    del marks["lab-c-api-01"], marks["lab-b-api-01"]
+    assert engine.unmarked(region, marks).startswith("lab-b-api-01 is not marked drillable")
+
+
+def test_a_region_that_is_not_up_is_not_said_to_lack_a_mark(tmp_path: Path) -> None:
+    region = region_in(tmp_path)
+    assert engine.undescribed(region) == ""
+    assert engine.undescribed(replace(region, drillable=False)) == NOT_DESCRIBED.removeprefix("begin a drill: ")
+    assert engine.undescribed(replace(region, drillable=False, hosts={})) == ""  # the look says that it is not up
 
 
 def test_what_a_drill_that_was_killed_has_left_is_healed_by_hand_and_by_the_next_one(

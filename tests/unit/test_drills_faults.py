@@ -521,13 +521,61 @@ def test_what_cannot_be_healed_stays_noted_in_its_order_and_the_rest_is_healed(e
     assert not note_of(region).exists()
 
 
-def test_a_host_that_the_region_has_no_more_keeps_nobody_from_being_healed(edge: Edge, region: Region) -> None:
-    for fault in (Freeze((A,)), Stop(("lab-z-api-01",), "webapi"), Stop((A,), "no-service"), Power(("lab-z-api-01",))):
+GONE = "lab-z-api-01"
+"""a machine that does not exist any more"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "healed"),
+    [
+        (Power((A, GONE, B)), [("ensure", A), ("ensure", B)]),
+        (Freeze((A, GONE, B)), [("thaw", A), ("thaw", B)]),
+        (Stop((GONE, A), "authcache"), [(A, "systemctl", "start", "mobula-authcache")]),
+        (
+            Pause((GONE, META), "patroni"),
+            [(META, "systemctl", "kill", "--signal=CONT", "--kill-whom=main", "mobula-patroni")],
+        ),
+        (FailDisks(GONE, ("d01",)), []),
+        (Power((GONE,)), []),
+    ],
+    ids=lambda value: value.text() if not isinstance(value, list) else "",
+)
+def test_nothing_is_healed_on_a_machine_that_is_gone_for_good_and_the_others_are(
+    edge: Edge, region: Region, fault: faults.Fault, healed: list[tuple[object, ...]]
+) -> None:
+    Standing(region).note(fault)
+    assert Standing(region).heal() == []
+    assert sorted(edge.did, key=repr) == healed
+    assert not note_of(region).exists()
+
+
+def test_a_machine_is_gone_for_good_when_its_folder_is(region: Region) -> None:
+    """As the lab itself has it, with nothing in its place."""
+    fault = Power((A, B))
+    Standing(region).note(fault)
+    (region.state_dir / "machines").mkdir()
+    assert Standing(region).heal() == []
+    assert not note_of(region).exists()
+
+
+def test_of_a_machine_that_is_gone_and_one_that_fails_only_that_one_is_told_and_stays_noted(
+    edge: Edge, region: Region
+) -> None:
+    edge.broken = {B}
+    noted = [Freeze((GONE,)), Power((A, GONE, B))]
+    for fault in noted:
         Standing(region).note(fault)
-    troubles = Standing(region).heal()
-    assert len(troubles) == 3
+    assert Standing(region).heal() == [f"heal 'no power: {A}, {GONE}, {B}': ensure {B}: no"]
+    assert Standing(region).faults() == noted[1:]
+
+
+def test_a_service_that_the_region_has_no_more_keeps_nobody_from_being_healed(edge: Edge, region: Region) -> None:
+    for fault in (Freeze((A,)), Stop((A,), "no-service")):
+        Standing(region).note(fault)
+    (trouble,) = Standing(region).heal()
+    assert trouble.startswith(f"heal 'stopped: no-service on {A}': ")
     assert ("thaw", A) in edge.did
-    assert len(Standing(region).faults()) == 3
+    assert Standing(region).faults() == [Stop((A,), "no-service")]
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def test_a_region_that_kept_its_word_passes(profile: str) -> None:
         "O5",
         "O6",
         "O9",
+        "O10",
         "wait",
         "forbidden",
         "takeover",
@@ -259,8 +260,9 @@ def test_a_promise_that_was_broken_once_fails(check: str, spoil: Callable[[list[
     assert f"FAIL     {check}" in text(recorded, judged)
 
 
-def test_what_was_found_on_the_machines_counts() -> None:
-    bad, unseen = (Finding("O4", v, "a copy is missing") for v in (Verdict.FAIL, Verdict.UNKNOWN))
+@pytest.mark.parametrize("oracle", ["O4", "O10"])
+def test_what_was_found_on_the_machines_counts(oracle: str) -> None:
+    bad, unseen = (Finding(oracle, v, "a copy is missing") for v in (Verdict.FAIL, Verdict.UNKNOWN))
     for looked, verdict in [([bad], Verdict.FAIL), ([unseen], Verdict.UNKNOWN), ([unseen, bad], Verdict.FAIL)]:
         recorded = record()
         recorded.looked = looked
@@ -355,7 +357,13 @@ def test_who_reaches_nobody_may_hang_and_need_not_have_asked() -> None:
 def test_a_run_that_shows_nothing_is_unknown() -> None:
     few = [o for o in history() if o.client != "b" or not INJECTED_S <= o.began_s <= HEALED_AT_S]
     kind, found = of(judge(record(few)), "gate")
-    assert (kind, found) == (Verdict.UNKNOWN, ["clients in b began 0 operations during the fault; 200 are needed"])
+    assert (kind, found) == (
+        Verdict.UNKNOWN,
+        [
+            "clients in b began 0 operations during the fault; 200 are needed",
+            "client b stood still for 30.1 s during the fault: this machine had no processor for it",
+        ],
+    )
     for proof, says in [([], "nothing shows that the fault was there"), ([("x", True), ("y", False)], "not shown: y")]:
         recorded = record()
         recorded.proof = proof

@@ -111,6 +111,16 @@ def test_a_machine_opens_the_ports_of_its_own_services_only(state: Path) -> None
     assert opened == {5432, 8008, 8009}
 
 
+@pytest.mark.parametrize(
+    ("said", "known_as"), [({"drillable": True}, True), ({"drillable": False}, False), ({}, False)]
+)
+def test_hosts_are_marked_for_drills_only_if_terraform_says_so(
+    state: Path, said: dict[str, bool], known_as: bool
+) -> None:
+    (state / "terraform/region.json").write_text(json.dumps({**output(), **said}))
+    assert known(state, "t-a-api-01")["mobula_drillable"] is known_as
+
+
 def spoil(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     """Set one value deep in the output."""
 
@@ -139,6 +149,7 @@ def spoil(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (spoil("hosts/t-a-metadata-01/shard", 3), "has shard 3, the region has 1"),
         (spoil("hosts/t-a-api-01/shard", 1), "pool 'api' has shard 1"),
         (spoil("hosts", {}), "no host is in pool nameservice"),
+        (spoil("drillable", "yes"), r"Expected `bool`, got `str`.*\$\.drillable"),
     ],
 )
 def test_an_output_that_cant_be_is_refused_in_a_sentence(

@@ -102,6 +102,7 @@ def facts(host: Host) -> Facts:
             if port.port != machine.ZOOKEEPER_LEADER_PORT or zookeeper == "leader"
         ],
         "firewall": {"loaded": RULES, "wanted": RULES},
+        "tcp_retries": "5",
         "zfs": {
             "status": pool_status(VDEVS, DISKS[12:]), "owner": f"lab/{host.name}", "failmode": "tank  failmode  continue  local",
             "mounted": "yes", "disks": DISKS,
@@ -122,7 +123,15 @@ def read(found: Facts) -> Machine:
 def judged(host: Host, found: Facts) -> list[Finding]:
     """Every judgement of a single machine."""
     seen = read(found)
-    checks = (machine.packages, machine.accounts, machine.secrets, machine.units, machine.listeners, machine.firewall)
+    checks = (
+        machine.packages,
+        machine.accounts,
+        machine.secrets,
+        machine.units,
+        machine.listeners,
+        machine.firewall,
+        machine.kernel,
+    )
     told = [*machine.identity(host, seen, "lab"), *machine.keys(host, seen, KEY)]
     told += [finding for check in checks for finding in check(host, seen)]
     return told + (list(machine.pool(host, seen, "lab")) if host.pool == "storage" else [])
@@ -230,6 +239,7 @@ DEVIATIONS: list[tuple[Host, Change, str, str]] = [
     ),
     (NAMES, lambda f: f.update(zookeeper="leader"), "nothing listens on tcp port 2888", "CL-25"),
     (API, lambda f: f["firewall"].update(loaded=""), "no firewall is loaded", "CL-20"),
+    (API, lambda f: f.update(tcp_retries="15"), "net.ipv4.tcp_retries2 is 15", "CL-07"),
     (API, lambda f: f["firewall"].update(wanted=""), "/etc/mobula/firewall.nft can't be loaded", "CL-20"),
     (
         API,

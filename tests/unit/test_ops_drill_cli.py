@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ops import cli, drill_cli
 from ops import region as regions
-from ops.drills import engine, judge
+from ops.drills import engine, judge, matrix
 from ops.drills.engine import Recorded
 from ops.drills.faults import Standing
 from ops.drills.findings import Checked, Verdict
@@ -103,6 +103,21 @@ def test_bad_input_is_one_sentence_and_exit_code_2_and_harms_nobody(
     assert err.count("\n") == 1
     assert says in err
     assert ran == []
+
+
+def test_a_matrix_runs_what_it_is_asked_for_and_refuses_what_there_is_not(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(matrix, "run_all", lambda *given: asked.append(given[:3]) or [])
+    into = tmp_path / "reports"
+    for only, says in [("az-loss/z", "run drill 'az-loss' as 'z': it has"), ("fire/a", "run drill 'fire': there are")]:
+        code, out, err = run("drill", "matrix", "--only", "az-loss", "--only", only, "--into", str(into))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"mobula: {says}")
+    assert asked == []
+    assert run("drill", "matrix", "--times", "1", "--only", "az-loss/b", "--into", str(into))[0] == 0
+    assert asked == [("lab", [("az-loss", "b")], into)]
 
 
 @pytest.mark.parametrize(("verdict", "code"), [(Verdict.PASS, 0), (Verdict.FAIL, 1), (Verdict.UNKNOWN, 2)])

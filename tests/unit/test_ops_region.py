@@ -51,6 +51,52 @@ def test_a_malformed_tfvars_file_is_named(clone: Path, text: str, says: str) -> 
         regions.load("here")
 
 
+def describe(clone: Path, **values: object) -> None:
+    """Say more in the region's tfvars."""
+    file = clone / "terraform/regions/here/region.auto.tfvars.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def applied(clone: Path, **values: object) -> None:
+    """What Terraform said when it last ran."""
+    output = clone / "state/here/terraform/region.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps({"shape": regions.SHAPE, **values}))
+
+
+@pytest.mark.parametrize("value", ["yes", "true", 1, 0, None, [], {}])
+def test_a_region_is_described_as_drillable_by_true_or_false_and_nothing_else(clone: Path, value: object) -> None:
+    describe(clone, drillable=value)
+    with pytest.raises(BadInput) as refused:
+        regions.load("here")
+    assert str(refused.value).endswith(f"region.auto.tfvars.json: 'drillable' is {value!r}; it must be true or false")
+
+
+@pytest.mark.parametrize(
+    ("described", "said", "drillable"),
+    [
+        ({}, {"drillable": True}, True),
+        ({"drillable": True}, {"drillable": True}, True),
+        ({"drillable": False}, {"drillable": True}, False),  # at once, not only after the next `up`
+        ({"drillable": True}, {"drillable": False}, False),  # its hosts are not marked yet
+        ({}, {"drillable": False}, False),
+        ({"drillable": True}, {}, False),  # of a module that knows no such thing
+        ({}, {"drillable": "true"}, False),
+    ],
+)
+def test_a_region_is_drillable_if_terraform_has_said_so_and_its_description_does_not_deny_it(
+    clone: Path, described: dict[str, object], said: dict[str, object], drillable: bool
+) -> None:
+    describe(clone, **described)
+    applied(clone, **said)
+    assert regions.load("here").drillable is drillable
+
+
+def test_a_region_that_was_never_up_is_not_drillable(clone: Path) -> None:
+    describe(clone, drillable=True)
+    assert not regions.load("here").drillable
+
+
 def test_a_state_of_another_shape_is_refused(clone: Path) -> None:
     output = clone / "state/here/terraform/region.json"
     output.parent.mkdir(parents=True)

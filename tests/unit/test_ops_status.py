@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.catalog import services_of
+from ops.drills.engine import MARK
+from ops.facts.on_host import DRILLABLE, mark_of
 from ops.region import REPO, Host, Region
 from ops.remote import RemoteError, Result
 from ops.status import ON_HOST, Finding, Status, look, table
@@ -246,6 +248,21 @@ def test_a_host_is_asked_for_its_own_services_at_its_own_address() -> None:
     assert (argv[:3], stdin) == (["nice", "python3", "-"], ON_HOST)
     assert [s["name"] for s in wanted["services"]] == [s.name for s in services_of("storage")]
     assert {s["url"] for s in wanted["services"] if s["name"] == "storage"} == {"http://10.77.1.41:8060/status"}
+
+
+def test_a_host_says_whose_drills_may_harm_it(tmp_path: Path) -> None:
+    facts = healthy()
+    facts[STORAGE]["drillable"] = "lab"
+    facts["lab-a-metadata-01"]["drillable"] = None
+    seen = {h.name: h.drillable for h in judge(facts).hosts}
+    assert {name: mark for name, mark in seen.items() if mark} == {STORAGE: "lab"}
+    assert str(DRILLABLE) == MARK
+    file = tmp_path / "drillable"
+    assert mark_of(file) is None
+    assert mark_of(tmp_path) is None
+    for said, mark in [(b"lab\n", "lab"), (b"", ""), (b"\xff" * 1000, "\ufffd" * 64)]:
+        file.write_bytes(said)
+        assert mark_of(file) == mark
 
 
 def test_as_json_it_has_ok_and_hosts_with_their_names_at_the_top() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ops.errors import BadInput, OperatorError
 from ops.region import REPO, Region
-from ops.terraform import Change, PlanSummary, Terraform, condense, summarize
+from ops.terraform import Change, PlanSummary, Terraform, condense, settings_of, summarize
 
 VALIDATION = """
 Error: Invalid value for variable
@@ -118,6 +118,33 @@ def test_a_plan_is_a_line_for_each_change(changes: list[dict[str, Any]], lines: 
 
 def test_a_plan_without_resources_has_no_changes() -> None:
     assert PlanSummary(summarize({}), Path("plan")).changes == 0
+
+
+BEFORE = {"name": "t", "drillable": True, "hosts": {}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        (BEFORE, BEFORE, ()),
+        (BEFORE, {**BEFORE, "drillable": False}, ("set drillable of region t to false",)),
+        ({"name": "t", "hosts": {}}, BEFORE, ("set drillable of region t to true",)),
+        (BEFORE, {**BEFORE, "hosts": {"t-a-api-01": {}}}, ()),  # a machine is a line of its own
+        (None, BEFORE, ()),  # as is everything of a new region
+        (BEFORE, None, ()),
+    ],
+)
+def test_a_regions_own_values_are_planned_in_a_line_each(
+    before: dict[str, Any] | None, after: dict[str, Any] | None, lines: tuple[str, ...]
+) -> None:
+    assert settings_of({"output_changes": {"region": {"before": before, "after": after}}}) == lines
+
+
+def test_a_value_alone_is_a_change_to_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = {"region": {"actions": ["update"], "before": BEFORE, "after": {**BEFORE, "drillable": False}}}
+    shown = json.dumps({"resource_changes": [change(["no-op"], after=ONE)], "output_changes": changed})
+    plan = terraform(tmp_path, monkeypatch, plan=(2, "", ""), show=(0, shown, "")).plan()
+    assert (plan.changes, plan.lines, plan.todo) == (1, ("set drillable of region t to false",), ())
 
 
 class Recorded:

@@ -90,6 +90,13 @@ def test_the_only_copy_refused_leaves_nothing_to_drop() -> None:
     assert put.copy_refused("a", "no room") == [Open(SECOND, SECOND.servers[:1])]
 
 
+def test_a_server_that_refused_is_not_asked_again_in_another_group() -> None:
+    again, other = group(7, "a", "x"), group(8, "x", "y")
+    put = Put(2, [FIRST, again, other], tries=2)
+    put.begin()
+    assert put.copy_refused("a", "no answer in time") == [Abort(TWO[1:]), Open(other, other.servers)]
+
+
 def test_a_put_gives_up_after_its_tries_or_its_groups_and_says_what_the_last_server_said() -> None:
     for put in (Put(2, [FIRST, SECOND], tries=1), Put(2, [FIRST])):
         put.begin()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import uvloop
 
 from mobula.wire.http_client import (
     Address,
@@ -286,3 +287,20 @@ async def test_whoever_gives_up_when_the_answer_has_just_come_leaves_the_connect
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert [c.usable(asyncio.get_running_loop().time()) for c in kept] == [True]
+
+
+def test_connections_that_are_ending_by_themselves_don_t_keep_the_others_from_being_dropped() -> None:
+    async def drop_all() -> None:
+        async with scripted(silent) as (_, address):
+            patient = HttpClient(timeouts=Timeouts(response_s=600))
+            asking = [asyncio.create_task(patient.request(address, "GET", "/")) for _ in range(3)]
+            async with asyncio.timeout(BOUND_S):
+                while len(patient._open.get(address, ())) < len(asking):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+            next(iter(patient._open[address])).abort()
+            patient.drop(address)
+            done = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), BOUND_S)
+            assert [type(error) for error in done] == [ConnectionLost] * 3
+            await patient.close()
+
+    uvloop.run(drop_all())  # it closes a socket at once; asyncio's own loop a moment later

@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
 
     def _file(self, file: dict[str, Any], task_vars: Any) -> dict[str, Any]:
         """A file with its content: a template of the role, a file of the controller (`secret` ones are never shown), or given text."""
-        shipped = {k: file[k] for k in ("dest", "owner", "group", "mode", "secret") if k in file}
+        shipped = {k: file[k] for k in ("dest", "owner", "group", "mode", "secret", "present") if k in file}
         if "template" in file:
             source = Path(self._find_needle("templates", file["template"])).read_text()
             content = self._templar.copy_with_new_env(

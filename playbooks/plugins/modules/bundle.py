@@ -25,7 +25,7 @@ description:
 options:
   accounts: {type: list, elements: dict, default: [], description: "name, uid, home: a system user with a group of its own"}
   directories: {type: list, elements: dict, default: [], description: "path, owner, group, mode"}
-  files: {type: list, elements: dict, default: [], description: "dest, content, owner, group, mode, secret"}
+  files: {type: list, elements: dict, default: [], description: "dest, content, owner, group, mode, secret, present (false: no such file)"}
   links: {type: list, elements: dict, default: [], description: "path, to"}
   units: {type: list, elements: dict, default: [], description: "name, service, watch, release, order"}
 author: [Mobula]
@@ -106,6 +106,8 @@ def do_directory(wanted: dict[str, Any], check: bool) -> bool:
 
 def do_file(wanted: dict[str, Any], check: bool) -> dict[str, str] | None:
     """The diff (a secret's shows nothing of it) if the file changes, else None."""
+    if not wanted.get("present", True):
+        return no_file(wanted, check)
     path, mode, content = Path(wanted["dest"]), wanted.get("mode", "0644"), wanted["content"].encode()
     before = path.read_bytes() if path.is_file() else None
     if before == content and not attributes_differ(path, wanted, mode):
@@ -115,10 +117,29 @@ def do_file(wanted: dict[str, Any], check: bool) -> dict[str, str] | None:
             write(path, content, wanted, mode)
         except OSError as error:
             raise Refused(f"write {path}: {error}") from error
-    headers = {"before_header": str(path), "after_header": str(path)}
+    return diff_of(wanted, before or b"", wanted["content"])
+
+
+def no_file(wanted: dict[str, Any], check: bool) -> dict[str, str] | None:
+    """The diff if there is a file that should not be there, else None."""
+    path = Path(wanted["dest"])
+    try:
+        before = path.read_bytes()
+        if not check:
+            path.unlink()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refused(f"remove {path}: {error}") from error
+    return diff_of(wanted, before, "")
+
+
+def diff_of(wanted: dict[str, Any], before: bytes, after: str) -> dict[str, str]:
+    path = str(Path(wanted["dest"]))
+    headers = {"before_header": path, "after_header": path}
     if wanted.get("secret"):
         return {**headers, "before": "(secret)\n", "after": "(another secret)\n"}
-    return {**headers, "before": (before or b"").decode(errors="replace"), "after": wanted["content"]}
+    return {**headers, "before": before.decode(errors="replace"), "after": after}
 
 
 def write(path: Path, content: bytes, wanted: dict[str, Any], mode: str) -> None:

@@ -131,7 +131,14 @@ class Guard:
                 await self._connect()
                 while True:
                     await self._look()
-            except (Lost, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (
+                Lost,
+                OSError,
+                TimeoutError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ) as error:
                 self._say(f"no connection to the local server: {type(error).__name__} {error}")
             except Exception as error:
                 # The outermost loop: a guard that goes on may grant again, one that ended never does.

@@ -201,7 +201,7 @@ class MemoryMetadata:
             found = [e for e in found if _from_marker(e, page, page.marker)]
         return Listing(found[: page.limit], len(entries))
 
-    async def groups(self, *, max_age_s: float = 5.0) -> Sequence[Group]:  # noqa: ARG002 (always of now)
+    async def groups(self, *, fresh: bool = False) -> Sequence[Group]:  # noqa: ARG002 (always of now)
         return list(self._groups.values())
 
 

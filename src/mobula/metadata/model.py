@@ -189,5 +189,5 @@ class Metadata(Protocol):
     async def list_directory(self, path: str, page: Page) -> Listing:
         """Raises NotFound if the directory doesn't exist (a root directory always does: the caller says so by catching)."""
 
-    async def groups(self, *, max_age_s: float = 5.0) -> Sequence[Group]:
-        """All placement groups, from a cache that is at most so old; 0: as they are now, or Unavailable."""
+    async def groups(self, *, fresh: bool = False) -> Sequence[Group]:
+        """All placement groups, as known a while ago; `fresh`: as they are now, or Unavailable."""

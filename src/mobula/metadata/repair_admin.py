@@ -87,7 +87,7 @@ class Verbs:
         server = servers[name]
         if not await self._answers(server):
             return ""
-        sample = await self._repairs.sample(name, await self._metadata.groups(max_age_s=0), SAMPLE)
+        sample = await self._repairs.sample(name, await self._metadata.groups(fresh=True), SAMPLE)
         held = sum(await asyncio.gather(*(self._holds(server, copy) for copy in sample)))
         if not sample:
             return f"repair {name!r}: it answers, and nothing that the metadata knows of should be on it; there is nothing to repair"
@@ -99,7 +99,7 @@ class Verbs:
         return ""
 
     async def _servers(self) -> dict[str, StorageServer]:
-        groups = await self._metadata.groups(max_age_s=0)
+        groups = await self._metadata.groups(fresh=True)
         return {server.id: server for group in groups for server in group.servers}
 
     async def _answers(self, server: StorageServer) -> bool:

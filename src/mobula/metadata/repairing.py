@@ -180,7 +180,7 @@ class Repairs:
         self, server: str, alive: Sequence[StorageServer], bytes_per_s: int
     ) -> tuple[uuid.UUID, str]:
         for _ in range(PLANS_MAX):
-            replaced = replace_server(await self._metadata.groups(max_age_s=0), server, alive)
+            replaced = replace_server(await self._metadata.groups(fresh=True), server, alive)
             if not replaced:
                 raise RepairRefused(f"repair {server!r}: no placement group has a place on it")
             plan = msgspec.json.encode(

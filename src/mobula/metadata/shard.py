@@ -190,7 +190,13 @@ class Shard:
                 host=address, port=p.port, user=p.user, database=p.database, ssl=self._ssl, timeout=timeout_s,
                 server_settings={"application_name": "mobula"},
             )  # fmt: skip
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (
+            OSError,
+            TimeoutError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ) as error:
             raise Unavailable(f"connect to {address}: {type(error).__name__} {error}") from error
 
     async def _never_cancel(
@@ -211,7 +217,10 @@ class Shard:
             return list(task.result())
         except asyncpg.PostgresError as error:
             raise self._failed(connection, error) from error
-        except (OSError, asyncpg.InterfaceError) as error:
+        except Exception as error:
+            # A driver whose connection ends under it fails in many ways, some of them not meant for anybody (AttributeError).
+            if not isinstance(error, OSError | asyncpg.InterfaceError) and not connection.is_closed():
+                raise
             connection.terminate()
             raise OutcomeUnknown(f"connection lost: {type(error).__name__} {error}") from error
 

@@ -17,6 +17,7 @@ import structlog
 from mobula.metadata import shard_map, two_shards
 from mobula.metadata.batches import Batches
 from mobula.metadata.config import Postgres
+from mobula.metadata.group_cache import GroupCache
 from mobula.metadata.model import (
     DirectoryFull,
     DirectoryMissing,
@@ -49,7 +50,8 @@ log = structlog.get_logger()
 DEADLINE_S = 7.0
 """of one call to the metadata tier, so that a request of one call is answered within 10 s whatever a loadbalancer tried before"""
 ENTRIES_MAX = 1_000_000
-GROUPS_AGE_S = 5.0
+GROUPS_SHARD = 1
+"""the first one that learns of a change"""
 SWEEP_AGE = dt.timedelta(seconds=60)
 MAP_PATH = "/metadata/shard-map"
 
@@ -150,8 +152,7 @@ class PostgresMetadata:
         self._map: shard_map.ShardMap | None = None
         self._mapped = asyncio.Event()
         self._ways: dict[int, _Way] = {}
-        self._groups: tuple[float, list[Group]] = (0.0, [])
-        self._groups_lock = asyncio.Lock()
+        self._groups = GroupCache(lambda: self._read_groups(GROUPS_SHARD))
 
     def start(self) -> None:
         """Follow the shard map and the shards' primaries."""
@@ -159,6 +160,7 @@ class PostgresMetadata:
 
     def stop(self) -> None:
         """Drop all connections."""
+        self._groups.stop()
         for way in self._ways.values():
             way.shard.stop()
 
@@ -415,17 +417,8 @@ class PostgresMetadata:
             raise NotFound(path)
         return Listing(entries, row["total"])
 
-    async def groups(self, *, max_age_s: float = GROUPS_AGE_S) -> Sequence[Group]:
-        async with self._groups_lock:
-            read_at, groups = self._groups
-            if time.monotonic() - read_at >= max_age_s:
-                try:
-                    groups = await self._read_groups(1)
-                except Unavailable:
-                    if not groups or not max_age_s:
-                        raise
-                self._groups = (time.monotonic(), groups)
-            return groups
+    async def groups(self, *, fresh: bool = False) -> Sequence[Group]:
+        return await self._groups.get(fresh=fresh)
 
     async def _read_groups(self, shard: int) -> list[Group]:
         rows = await self.call(shard, "SELECT * FROM metadata.groups()", writes=False)

@@ -76,7 +76,7 @@ class WrongEvent(RuntimeError):
 
 @dataclass(slots=True)
 class Put:
-    """One PUT of `wanted` copies; `groups` are tried in their order, at most `tries` of them."""
+    """One PUT of `wanted` copies; `groups` are tried in their order, at most `tries` of them, no server twice that would not."""
 
     wanted: int
     groups: Iterable[Group]
@@ -85,6 +85,7 @@ class Put:
     group: Group | None = None
     opened: set[str] = field(default_factory=set)
     stored: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
     size_bytes: int = -1
     md5: bytes = b""
     why: str = "no group of storage servers is available"
@@ -109,10 +110,11 @@ class Put:
         self.opened.clear()
         self.group = None
         while self.tries > 0 and (group := next(self._groups, None)) is not None:
-            self.tries -= 1
-            if len(group.servers) >= self.wanted:
+            servers = group.servers[: self.wanted]
+            if len(servers) == self.wanted and self.refused.isdisjoint(s.id for s in servers):
+                self.tries -= 1
                 self.group = group
-                return [Open(group, self.servers)]
+                return [Open(group, servers)]
         return self._fail(self.why)
 
     def copy_opened(self, server: str) -> list[Effect]:
@@ -128,6 +130,7 @@ class Put:
         """A server won't or can't take a copy, and no byte has been taken from the client yet: another group."""
         self._must_be(State.OPENING, server)
         self.why = f"{server}: {why}"
+        self.refused.add(server)
         asked = tuple(s for s in self.servers if s.id != server)
         return [*([Abort(asked)] if asked else []), *self._next_group()]
 

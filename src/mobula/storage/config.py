@@ -22,8 +22,8 @@ class StorageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str = "0.0.0.0"  # every address of the machine; nft decides who reaches it
     fill_max: float = 0.92
     """of the pool; beyond it nothing new is taken (a full ZFS pool can't even delete)"""
-    verify_bytes_per_s: int = 4 << 20
-    """at which all copies are read and hashed, round after round"""
+    verify_bytes_per_s: int = 256 << 10
+    """at which all copies are read and hashed, round after round, at least: of small files 16 a second"""
     verify_round_s: float = 30 * 86400.0
     """a round that would take longer than this goes faster"""
     verify_settle_s: float = 60.0

@@ -16,7 +16,6 @@ from mobula.wire.storage_client import CopyMissing, CopyName, StorageError, Stor
 
 log = structlog.get_logger()
 
-GROUPS_AGE_S = 5.0
 PUT_ASIDE_BOUND_S = 2.0
 
 
@@ -44,14 +43,14 @@ class Download:
                 client sees a short body).
         """
         why = "its placement group is not known"
-        servers = await self._servers(GROUPS_AGE_S)
+        servers = await self._servers(fresh=False)
         for server in servers:
             failure = await self._send_from(server)
             if failure is None:
                 return
             why = f"{server.id}: {failure}"
         # What is cached may be some seconds old, and the group have another server by now.
-        for server in await self._servers(0):
+        for server in await self._servers(fresh=True):
             if server in servers:
                 continue
             failure = await self._send_from(server)
@@ -62,9 +61,9 @@ class Download:
             raise StorageUnavailable(f"send {self.entry.object_id}: {why}")
         raise unavailable(f"no copy of the object can be read now: {why}", retry_after_s=5)
 
-    async def _servers(self, max_age_s: float) -> list[StorageServer]:
+    async def _servers(self, *, fresh: bool) -> list[StorageServer]:
         """Who has copies: those that answer first, the own AZ's before others."""
-        groups = await self.store.metadata.groups(max_age_s=max_age_s)
+        groups = await self.store.metadata.groups(fresh=fresh)
         group = next((g for g in groups if g.id == self.entry.group), None)
         servers = group.servers[: self.entry.copies] if group else ()
         return sorted(servers, key=lambda s: (s.id not in self.store.directory.rooms, s.az != self.store.az))

@@ -130,6 +130,6 @@ async def _link(context: Context, store: Store, source: Source) -> None:
             if not left:
                 raise
             await asyncio.sleep(COMMIT_PAUSE_S)
-            groups = await store.metadata.groups(max_age_s=0)
+            groups = await store.metadata.groups(fresh=True)
         else:
             return

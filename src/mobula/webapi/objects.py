@@ -197,7 +197,7 @@ async def _commit(
         try:
             await put(group_epoch=epoch)
         except GroupChanged:
-            now = next((g for g in await store.metadata.groups(max_age_s=0) if group and g.id == group.id), None)
+            now = next((g for g in await store.metadata.groups(fresh=True) if group and g.id == group.id), None)
             if group is None or now is None or now.servers[: entry.copies] != group.servers[: entry.copies]:
                 raise
             if now.epoch == epoch:

@@ -63,7 +63,8 @@ class Upload:
         self._hashed = True
         """`_digest` is the body's"""
         self._size_bytes = 0
-        self.object_id = uuid.uuid4()
+        self.object_id = uuid.UUID(int=0)
+        """a new one for each group that is tried"""
         self.machine = Put(wish.copies, groups)
 
     @property
@@ -115,7 +116,7 @@ class Upload:
                 return
 
     async def _store_whole(self, effect: Open, body: bytes) -> list[Effect]:
-        self.object_id = uuid.uuid4()  # used once: a server of the last try may have that one
+        self.object_id = uuid.uuid4()  # see _open_group
         account = str(self._context.owner.uuid)
         results = await asyncio.gather(
             *(
@@ -171,6 +172,7 @@ class Upload:
                 return
 
     async def _open_group(self, effect: Open) -> list[Effect]:
+        self.object_id = uuid.uuid4()  # used once: a server of the last try may have that one, or be about to
         results = await asyncio.gather(*(self._open_copy(server) for server in effect.servers), return_exceptions=True)
         outcomes = dict(zip(effect.servers, results, strict=True))
         self._writers.update({s.id: result for s, result in outcomes.items() if isinstance(result, CopyWriter)})

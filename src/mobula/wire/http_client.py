@@ -375,17 +375,22 @@ class _Connection(asyncio.Protocol):
             self.abort()
 
     def usable(self, now_s: float) -> bool:
-        return not (self._lost or self._transport.is_closing()) and now_s - self._idle_since_s < self.timeouts.keep_s
+        return not self._ended and now_s - self._idle_since_s < self.timeouts.keep_s
 
     def abort(self) -> None:
         self._transport.abort()
 
     def cut(self) -> None:
         """End it at once, also for a thread that uses its socket."""
-        if not self._lost:
+        if not self._ended:
             with socket_copy.duplicate(self.fileno()) as sock, contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            self.abort()
+        self.abort()
+
+    @property
+    def _ended(self) -> bool:
+        """Its socket is closed, or about to be: the number may be another one's by now."""
+        return self._lost or self._transport.is_closing()
 
     def _begin(self, method: str, message: bytes) -> _Exchange:
         self._exchange = exchange = _Exchange(method, self._loop, self._set_reading)
@@ -431,12 +436,12 @@ class _Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits()
 
     def fileno(self) -> int:
-        if self._lost:
+        if self._ended:
             raise ConnectionLost(f"send to {self.address}: the connection is gone")
         return cast(int, self._transport.get_extra_info("socket").fileno())
 
     def can_hand_over(self) -> bool:
-        return not self._lost and self._transport.get_extra_info("sslcontext") is None
+        return not self._ended and self._transport.get_extra_info("sslcontext") is None
 
     def hand_over(self) -> None:
         self._handed_over = True
@@ -555,7 +560,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def _set_reading(self) -> None:
-        if self._lost or self._transport.is_closing():
+        if self._ended:
             return
         if self._handed_over or (self._exchange is not None and self._exchange.body.full):
             self._transport.pause_reading()

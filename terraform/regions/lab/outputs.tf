@@ -8,6 +8,7 @@ output "region" {
     cidr       = var.cidr
     profile    = var.profile
     relay_port = var.relay_port
+    drillable  = var.drillable
     shards     = var.shards
     azs        = module.layout.azs
     networks   = module.layout.networks

@@ -29,6 +29,12 @@ variable "relay_port" {
   }
 }
 
+variable "drillable" {
+  description = "Whether drills may harm the region: hosts are marked so. A lab is there to be harmed."
+  type        = bool
+  default     = true
+}
+
 # Of terraform/profiles/<profile>.tfvars.json: how big it is.
 variable "profile" {
   description = "Name of the profile."

@@ -17,6 +17,7 @@ from tests.contract.webapi.local import BOUND_S, KnownAccounts, LocalRegion
 from tests.region.signed import Client
 
 SHORT_S = 0.3
+NO_ANSWER_S = 2.0
 LONG_S = 2 * BOUND_S
 
 
@@ -82,7 +83,7 @@ def frozen(own_region: Callable[..., LocalRegion], monkeypatch: pytest.MonkeyPat
         await hang()
 
     monkeypatch.setattr(server, "handle", handle)
-    monkeypatch.setattr(storage_client, "ANSWER_S", SHORT_S)
+    monkeypatch.setattr(storage_client, "ANSWER_S", NO_ANSWER_S)
     return region
 
 
