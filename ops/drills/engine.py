@@ -22,7 +22,7 @@ from ops import provision
 from ops.accounts import Administration
 from ops.drills.bulk import bulk
 from ops.drills.clients import Clients, Objects
-from ops.drills.faults import Fault, Standing
+from ops.drills.faults import Fault, RotFiles, Standing
 from ops.drills.findings import Finding, Verdict
 from ops.drills.history import Operation, decode
 from ops.drills.looks import look
@@ -148,7 +148,8 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
             scene = scene_of(region, seen)
         repairs = drill.repairs(scene, variant)
         objects = Objects(region, folder.name, cold=COLD_PER_SHARD if repairs or drill.cold else 0)
-        scene = replace(scene, objects=tuple(key.path for key in (*objects.known, *objects.cold)))
+        known, cold = (tuple(key.path for key in keys) for keys in (objects.known, objects.cold))
+        scene = replace(scene, known=known, cold=cold)
         record = Recorded(drill, variant, scene, drill.act(scene, variant), seed, time.time(), time.monotonic())
         with contextlib.ExitStack() as stack:
             stack.callback(_remove, objects, region, record)
@@ -198,6 +199,7 @@ def _harm(region: Region, record: Recorded, progress: Progress) -> None:
         ]
         for fault in record.act.faults:
             record.proof += _proof(fault, region)
+            record.troubles += _unaided(fault, region, progress)
 
 
 def _proof(fault: Fault, region: Region) -> list[tuple[str, bool]]:
@@ -206,6 +208,17 @@ def _proof(fault: Fault, region: Region) -> list[tuple[str, bool]]:
         return fault.bit(region)
     except (LabError, OperatorError, OSError) as error:
         return [(f"{fault.text()}: {error}", False)]
+
+
+def _unaided(fault: Fault, region: Region, progress: Progress) -> list[str]:
+    """What should have become right by itself, before it is healed."""
+    if not isinstance(fault, RotFiles):
+        return []
+    try:
+        with progress.step("wait until what clients read is right again, by itself"):
+            return fault.unaided(region)
+    except (OperatorError, OSError) as error:
+        return [f"{fault.text()}: {error}"]
 
 
 def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:

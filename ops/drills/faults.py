@@ -18,6 +18,7 @@ import msgspec
 from mobula.lab import faults, machines
 from mobula.lab.network import LabError, NotThere, wait_until
 from mobula.pool.zpool_status import NotUnderstood, Pool, parse_status
+from ops.accounts import Administration
 from ops.catalog import services_of
 from ops.drills.client import known_body
 from ops.errors import OperatorError
@@ -31,8 +32,10 @@ KILLED = "/run/mobula/drill-kill"
 """made right before a kill: whoever is older was not killed"""
 POOL, DATASET, DATA_DIR, DISKS = "tank", "tank/objects", "/tank/objects", "/disks"
 ON_STORAGE_S = 60.0
-MENDED_S = 600.0
-"""until every copy was verified (a minute after it came, then at 256 files a second, with a minute between rounds) and copied anew"""
+UNAIDED_S = 120.0
+"""until a copy that clients read was read, told by its server (15 s) and copied anew"""
+MENDED_S = 180.0
+ANY_GROUP = 0
 LOOK_AGAIN_S = 3.0
 FILLED_PERCENT_MIN = 92
 """from here on an object server takes nothing"""
@@ -286,43 +289,82 @@ class LosePool(msgspec.Struct, frozen=True, tag="lose-pool"):
         return [(f"{self.host} and its disks did not exist", not (region.state_dir / "machines" / self.host).exists())]
 
 
+class _Copies(msgspec.Struct, frozen=True):
+    """What `rot_on_host.py` says."""
+
+    right: int
+    wrong: tuple[str, ...]
+    aside: int
+    missing: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Every one is right, or was never there."""
+        return not self.wrong and not self.missing
+
+
+class _Room(msgspec.Struct, frozen=True):
+    """What `fill_on_host.py` says."""
+
+    filled_percent: int
+    younger: int = 0
+
+
+# Made here, by one thread: msgspec crashes when several are the first to decode a type.
+_READ_COPIES, _READ_ROOM = msgspec.json.Decoder(_Copies), msgspec.json.Decoder(_Room)
+
+
 class RotFiles(msgspec.Struct, frozen=True, tag="rot-files"):
     """Wrong bytes in copies on a storage host, above ZFS (F11): of the drill's own objects, known by their bodies' MD5, and of no others.
 
-    What clients read is put aside at once, the rest as the object server verifies its files, and all of it comes back from other copies.
-    Healed: all of it is back. What was put aside is removed: a server would else take it for missing once the objects are gone.
+    What clients read (`known`) is put aside, and comes back from another copy, by itself. What nobody reads (`cold`) is found when the
+    object server verifies its files, of which a round may take hours: healing has it mended, as an operator does after an audit that
+    reads. What was put aside is removed then: a server would take it for missing once the objects are gone.
     """
 
     host: str
-    objects: tuple[str, ...]
+    known: tuple[str, ...]
+    cold: tuple[str, ...] = ()
 
     def text(self) -> str:
-        return f"wrong bytes in the files that {self.host} has of {len(self.objects)} objects"
+        return f"wrong bytes in the files that {self.host} has of {len(self.known) + len(self.cold)} objects"
 
     def inject(self, region: Region) -> None:
-        if not self._do(region, "spoil")["spoiled"]:
-            raise OperatorError(f"spoil copies on {self.host}: it has none of the drill's {len(self.objects)} objects")
+        found = self._do(region, "spoil")
+        if not (found.wrong or found.aside):
+            raise OperatorError(f"spoil copies on {self.host}: it has none of the drill's objects")
 
     def heal(self, region: Region) -> None:
+        if not _existing(region, (self.host,)):
+            return
         try:
-            what = f"wait until all wrong copies on {self.host} are mended"
-            wait_until(lambda: self._is_mended(region), MENDED_S, what, every_s=LOOK_AGAIN_S)
+            found = self._do(region, "look")
+            if copies := [(self.host, copy, ANY_GROUP) for copy in (*found.wrong, *found.missing)]:
+                Administration(region).call("mend", {"copies": copies})
+            what = f"wait until {len(copies)} copies on {self.host} are mended"
+            wait_until(lambda: self._do(region, "look").whole, MENDED_S, what, every_s=LOOK_AGAIN_S)
         finally:
             self._do(region, "sweep")
 
     def bit(self, region: Region) -> list[tuple[str, bool]]:
         found = self._do(region, "look")
-        said = f"{found['aside']} copies had wrong bytes and were put aside, {found['wrong']} have them still"
-        return [(said, found["aside"] + found["wrong"] > 0)]
+        said = f"{found.aside} copies had wrong bytes and were put aside, {len(found.wrong)} have them still"
+        return [(said, found.aside + len(found.wrong) > 0)]
 
-    def _is_mended(self, region: Region) -> bool:
-        found = self._do(region, "look")
-        return not found["wrong"] and not found["missing"]
+    def unaided(self, region: Region) -> list[str]:
+        """What did not become right by itself of what clients read, while they go on."""
+        what = f"the copies on {self.host} that clients read did not become right by themselves"
+        try:
+            wait_until(lambda: self._do(region, "look", self.known).whole, UNAIDED_S, what, every_s=LOOK_AGAIN_S)
+        except LabError as error:
+            return [str(error)]
+        return []
 
-    def _do(self, region: Region, verb: str) -> dict[str, int]:
-        bodies = [known_body(path) for path in self.objects]
+    def _do(self, region: Region, verb: str, objects: tuple[str, ...] = ()) -> _Copies:
+        bodies = [known_body(path) for path in objects or (*self.known, *self.cold)]
         names = [f"{len(body)}.{hashlib.md5(body, usedforsecurity=False).hexdigest()}" for body in bodies]
-        return _on_storage(region, self.host, ROT, verb, DATA_DIR, stdin="\n".join(names))
+        said = _on_storage(region, self.host, ROT, verb, DATA_DIR, stdin="\n".join(names))
+        return _READ_COPIES.decode(said)
 
 
 class RotDisk(msgspec.Struct, frozen=True, tag="rot-disk"):
@@ -350,6 +392,8 @@ class RotDisk(msgspec.Struct, frozen=True, tag="rot-disk"):
         _remote(region, self.host).run(["zpool", "scrub", POOL], timeout_s=SSH_S, check=False)  # or one runs already
 
     def heal(self, region: Region) -> None:
+        if not _existing(region, (self.host,)):
+            return
         self._wait_for_scan(region)
         if self._wrong(region):  # killed before the scrub, or another one was running
             _remote(region, self.host).run(["zpool", "scrub", POOL], timeout_s=SSH_S)
@@ -401,21 +445,21 @@ class Full(msgspec.Struct, frozen=True, tag="full"):
         _each(self.hosts, lambda host: self._do(region, host, "fill"))
 
     def heal(self, region: Region) -> None:
-        _each(self.hosts, lambda host: self._do(region, host, "empty"))
+        _each(_existing(region, self.hosts), lambda host: self._do(region, host, "empty"))
 
     def bit(self, region: Region) -> list[tuple[str, bool]]:
-        filled = [self._do(region, host, "look")["filled_percent"] for host in self.hosts]
+        filled = [self._do(region, host, "look").filled_percent for host in self.hosts]
         said = ", ".join(f"{host} was {percent} % full" for host, percent in zip(self.hosts, filled, strict=True))
         return [(f"{said} at the end", min(filled) >= FILLED_PERCENT_MIN)]
 
     def left(self, region: Region) -> list[str]:
         """What is not as it was, once the region is well and clients have written again."""
-        unused = [host for host in self.hosts if not self._do(region, host, "look")["younger"]]
+        unused = [host for host in self.hosts if not self._do(region, host, "look").younger]
         return [f"{host} has room again and has taken no copy since" for host in unused]
 
     @staticmethod
-    def _do(region: Region, host: str, verb: str) -> dict[str, int]:
-        return _on_storage(region, host, FILL, verb, DATA_DIR, DATASET)
+    def _do(region: Region, host: str, verb: str) -> _Room:
+        return _READ_ROOM.decode(_on_storage(region, host, FILL, verb, DATA_DIR, DATASET))
 
 
 class SparesIn(msgspec.Struct, frozen=True, tag="spares-in"):
@@ -445,17 +489,15 @@ Fault = (
     Power | Freeze | Cut | Degrade | Kill | Pause | Stop | FailDisks | LosePool | RotFiles | RotDisk | Full | SparesIn
 )
 _READ = msgspec.json.Decoder(list[Fault])
-_READ_COUNTS = msgspec.json.Decoder(dict[str, int])
 
 
 def _remote(region: Region, host: str) -> SshRemote:
     return SshRemote(region, region.hosts[host].address)
 
 
-def _on_storage(region: Region, host: str, program: str, *argv: str, stdin: str = "") -> dict[str, int]:
+def _on_storage(region: Region, host: str, program: str, *argv: str, stdin: str = "") -> str:
     """What a program of ours says on a storage host."""
-    said = _remote(region, host).run(["python3", "-c", program, *argv], stdin=stdin, timeout_s=ON_STORAGE_S).stdout
-    return _READ_COUNTS.decode(said)
+    return _remote(region, host).run(["python3", "-c", program, *argv], stdin=stdin, timeout_s=ON_STORAGE_S).stdout
 
 
 def _unit(region: Region, host: str, service: str) -> str:

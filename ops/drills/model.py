@@ -40,8 +40,10 @@ class Scene:
     zones: Mapping[str, int]
     shards: Mapping[int, Shard]
     zookeeper_leader: str
-    objects: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
     """paths of the drill's own objects that stay as they are: whoever spoils copies spoils theirs, and nobody else's"""
+    cold: tuple[str, ...] = ()
+    """likewise, and nobody reads them before the end"""
 
     def az_of(self, host: str) -> str:
         return self.hosts[host].az

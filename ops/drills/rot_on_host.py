@@ -3,10 +3,12 @@
 argv: a verb, and the data directory. On standard input: what copies may be called behind their object ids, ``<size>.<md5>``, one a line; no
 file of another name is opened, nor a segment of the log: a wrong byte there would end it, and cut off what others have in it. Says JSON:
 
-    spoil   {"spoiled"}: of so many files the middle byte is another one now; size and mtime are as they were
-    look    {"right", "wrong"}: files in their places; {"aside"}: files that the object server has put aside; {"missing"}: those of
-            them that have no file in their place
-    sweep   {"swept"}: files that were put aside, and are removed
+    spoil   the middle byte of these files becomes another one; size and mtime stay
+    look    nothing
+    sweep   those that the object server has put aside are removed
+
+and then how it is: {"right": how many are in their places, "wrong": which of those there are not, as <account>/<object id>.<size>.<md5>,
+"aside": how many were put aside, "missing": which of those have nothing in their places}
 """
 
 from __future__ import annotations
@@ -65,20 +67,24 @@ def spoil(file: Path) -> None:
     os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
-def main(verb: str, root: Path, names: frozenset[str]) -> dict[str, int]:
+def main(verb: str, root: Path, names: frozenset[str]) -> dict[str, int | list[str]]:
     if verb == "spoil":
-        files = [file for file in in_place(root, names) if file.stat().st_size]
-        for file in files:
-            spoil(file)
-        return {"spoiled": len(files)}
-    found = list(aside(root, names))
-    if verb == "sweep":
-        for file, _ in found:
+        for file in in_place(root, names):
+            if file.stat().st_size:
+                spoil(file)
+    elif verb == "sweep":
+        for file, _ in aside(root, names):
             file.unlink()
-        return {"swept": len(found)}
-    there = [is_right(file) for file in in_place(root, names)]
-    missing = sum(not place.exists() for _, place in found)
-    return {"right": sum(there), "wrong": len(there) - sum(there), "aside": len(found), "missing": missing}
+    # What is put aside meanwhile is missing, rather than nowhere.
+    wrong, right = [], 0
+    for file in in_place(root, names):
+        if is_right(file):
+            right += 1
+        elif file.exists():
+            wrong.append(f"{file.parent.name}/{file.name}")
+    places = [place for _, place in aside(root, names)]
+    missing = [f"{place.parent.name}/{place.name}" for place in places if not place.exists()]
+    return {"right": right, "wrong": wrong, "aside": len(places), "missing": missing}
 
 
 if __name__ == "__main__":

@@ -387,8 +387,47 @@ def test_bulk_goes_while_the_faults_hold_and_is_over_before_they_are_healed(lab:
 def test_a_drill_knows_its_own_objects_before_it_acts(lab: Lab, *, cold: bool, count: int) -> None:
     record = run(lab, replace(drill("x"), cold=cold))
     assert lab.folder == "histories"
-    assert record.scene.objects[0] == "/demo/stor/drills/x/d0/known000"
-    assert len(record.scene.objects) == 1 + count
+    assert record.scene.known == ("/demo/stor/drills/x/d0/known000",)
+    assert len(record.scene.cold) == count
+    assert all(path.startswith("/demo/stor/drills/x/d0/known-cold") for path in record.scene.cold)
+
+
+@pytest.mark.parametrize(
+    ("fails", "troubles"),
+    [
+        (None, []),
+        ("not within 120 s", ["not within 120 s"]),
+        (
+            OperatorError("reach it by SSH: no"),
+            ["wrong bytes in the files that s has of 0 objects: reach it by SSH: no"],
+        ),
+    ],
+)
+def test_what_should_come_right_by_itself_is_waited_for_before_it_is_healed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, fails: str | OperatorError | None, troubles: list[str]
+) -> None:
+    rotten = faults.RotFiles("s", ())
+
+    def unaided(_fault: object, _region: Region) -> list[str]:
+        lab.do("wait for", "s")
+        if isinstance(fails, OperatorError):
+            raise fails
+        return [fails] if fails else []
+
+    def act(found: Scene, _variant: str) -> Act:
+        return Act((Fake("x"), rotten), expect(found))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(faults, "_READ", msgspec.json.Decoder(list[Fake | faults.RotFiles]))
+    monkeypatch.setattr(lab, "do", lambda what, name: lab.did.append((what, name)))
+    monkeypatch.setattr(faults.RotFiles, "unaided", unaided)
+    for what in ("inject", "heal", "bit"):
+        told = [] if what == "bit" else None
+        monkeypatch.setattr(faults.RotFiles, what, lambda *_, what=what, told=told: lab.do(what, "s") or told)
+    record = run(lab, replace(drill(), act=act))
+    assert lab.of("inject", "bit", "wait for", "heal") == [
+        ("inject", "x"), ("inject", "s"), ("bit", "x"), ("bit", "s"), ("wait for", "s"), ("heal", "s"), ("heal", "x"),
+    ]  # fmt: skip
+    assert record.troubles == troubles
 
 
 # After: a pool that is lost is repaired, the machines are looked at.

@@ -356,49 +356,98 @@ def test_disks_are_shown_to_be_dead_if_they_hold_nothing(edge: Edge, region: Reg
 # Copies that go wrong, pools that are full.
 
 
-def counts(**found: int) -> str:
-    return json.dumps(found)
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """What the region's administration was asked to mend."""
+    found: list[dict[str, object]] = []
+
+    def call(_self: object, verb: str, payload: dict[str, object]) -> dict[str, object]:
+        assert verb == "mend"
+        found.append(payload)
+        return {"noted": 1}
+
+    monkeypatch.setattr(faults.Administration, "call", call)
+    return found
+
+
+def copies(wrong: Sequence[str] = (), missing: Sequence[str] = (), right: int = 0, aside: int = 0) -> str:
+    return json.dumps({"right": right, "wrong": wrong, "aside": aside, "missing": missing})
+
+
+def called(*paths: str) -> str:
+    bodies = [known_body(path) for path in paths]
+    return "\n".join(f"{len(b)}.{hashlib.md5(b, usedforsecurity=False).hexdigest()}" for b in bodies)
+
+
+KNOWN, COLD = OBJECTS[:1], OBJECTS[1:]
+ROTTEN = RotFiles(STORAGE, KNOWN, COLD)
 
 
 def test_only_files_that_are_called_as_the_drills_own_objects_are_spoiled(edge: Edge, region: Region) -> None:
-    edge.answers = {"ROT spoil": counts(spoiled=2)}
-    RotFiles(STORAGE, OBJECTS).inject(region)
+    edge.answers = {"ROT spoil": copies(["a/1", "a/2"])}
+    ROTTEN.inject(region)
     assert edge.did == [(STORAGE, "python3", "-c", "ROT", "spoil", "/tank/objects")]
-    bodies = [known_body(path) for path in OBJECTS]
-    assert edge.told == ["\n".join(f"{len(b)}.{hashlib.md5(b, usedforsecurity=False).hexdigest()}" for b in bodies)]
-    edge.answers = {"ROT spoil": counts(spoiled=0)}
-    with pytest.raises(OperatorError, match=f"spoil copies on {STORAGE}: it has none of the drill's 2 objects"):
-        RotFiles(STORAGE, OBJECTS).inject(region)
+    assert edge.told == [called(*OBJECTS)]
+    edge.answers = {"ROT spoil": copies(aside=1)}  # read by somebody at once
+    ROTTEN.inject(region)
+    edge.answers = {"ROT spoil": copies()}
+    with pytest.raises(OperatorError, match=f"spoil copies on {STORAGE}: it has none of the drill's objects"):
+        ROTTEN.inject(region)
 
 
-def test_wrong_copies_are_waited_for_and_what_was_put_aside_is_removed(
+def test_what_clients_read_has_to_become_right_by_itself(
     edge: Edge, region: Region, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    edge.in_turn = {"ROT look": [copies(["a/1"]), copies(missing=["a/1"], aside=1), copies(right=1, aside=1)]}
+    assert ROTTEN.unaided(region) == []
+    assert [step[4] for step in edge.did] == ["look"] * 3
+    assert set(edge.told) == {called(*KNOWN)}  # nobody reads the others
+    monkeypatch.setattr(faults, "UNAIDED_S", 0.01)
+    for not_yet in (copies(["a/1"]), copies(missing=["a/1"], aside=1)):
+        edge.in_turn["ROT look"] = [not_yet]
+        assert ROTTEN.unaided(region) == [
+            f"the copies on {STORAGE} that clients read did not become right by themselves: not done within 0 s"
+        ]
+
+
+def test_what_nobody_reads_is_mended_when_that_is_asked_for_and_what_was_put_aside_is_removed(
+    edge: Edge, region: Region, asked: list[dict[str, object]]
+) -> None:
     edge.in_turn = {
-        "ROT look": [
-            counts(right=0, wrong=2, aside=0, missing=0), counts(right=0, wrong=1, aside=1, missing=1),
-            counts(right=1, wrong=0, aside=2, missing=1), counts(right=2, wrong=0, aside=2, missing=0),
-        ],
-        "ROT sweep": [counts(swept=2)],
+        "ROT look": [copies(["a/1"], ["a/2"], aside=1), copies([], ["a/1"], right=1, aside=2), copies(right=2, aside=2)],
+        "ROT sweep": [copies(right=2)],
     }  # fmt: skip
-    RotFiles(STORAGE, OBJECTS).heal(region)
-    assert [step[4] for step in edge.did] == ["look"] * 4 + ["sweep"]
-    # And if they are not mended it is told, and nothing of the drill is left in the object server's way.
+    ROTTEN.heal(region)
+    assert asked == [{"copies": [(STORAGE, "a/1", 0), (STORAGE, "a/2", 0)]}]
+    assert [step[4] for step in edge.did] == ["look"] * 3 + ["sweep"]
+
+
+def test_where_nothing_is_wrong_nobody_is_asked_to_mend_it(
+    edge: Edge, region: Region, asked: list[dict[str, object]]
+) -> None:
+    edge.answers = {"ROT": copies(right=2)}
+    ROTTEN.heal(region)
+    assert asked == []
+
+
+def test_what_is_not_mended_is_told_and_nothing_of_the_drill_stays_in_the_object_servers_way(
+    edge: Edge, region: Region, asked: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(faults, "MENDED_S", 0.01)
-    edge.did.clear()
-    edge.in_turn["ROT look"] = [counts(right=1, wrong=0, aside=1, missing=1)]
-    with pytest.raises(LabError, match=f"wait until all wrong copies on {STORAGE} are mended: not done within 0 s"):
-        RotFiles(STORAGE, OBJECTS).heal(region)
+    edge.answers = {"ROT": copies(missing=["a/1"], aside=1)}
+    with pytest.raises(LabError, match=f"wait until 1 copies on {STORAGE} are mended: not done within 0 s"):
+        ROTTEN.heal(region)
+    assert len(asked) == 1
     assert edge.did[-1][4] == "sweep"
 
 
-@pytest.mark.parametrize(("wrong", "aside", "shown"), [(0, 0, False), (3, 0, True), (0, 2, True)])
+@pytest.mark.parametrize(("wrong", "aside", "shown"), [([], 0, False), (["a/1", "a/2"], 0, True), ([], 2, True)])
 def test_wrong_copies_are_shown_where_they_are(
-    edge: Edge, region: Region, *, wrong: int, aside: int, shown: bool
+    edge: Edge, region: Region, *, wrong: list[str], aside: int, shown: bool
 ) -> None:
-    edge.answers = {"ROT look": counts(right=9, wrong=wrong, aside=aside, missing=0)}
-    said = f"{aside} copies had wrong bytes and were put aside, {wrong} have them still"
-    assert RotFiles(STORAGE, OBJECTS).bit(region) == [(said, shown)]
+    edge.answers = {"ROT look": copies(wrong, right=9, aside=aside)}
+    said = f"{aside} copies had wrong bytes and were put aside, {len(wrong)} have them still"
+    assert ROTTEN.bit(region) == [(said, shown)]
 
 
 POOL_STATUS = """
@@ -480,10 +529,10 @@ def test_a_full_pool_is_shown_by_what_the_object_server_sees_and_has_to_be_chose
     edge: Edge, region: Region
 ) -> None:
     for percent, shown in ((91, False), (92, True), (100, True)):
-        edge.answers = {"FILL look": counts(filled_percent=percent, younger=0)}
+        edge.answers = {"FILL look": json.dumps({"filled_percent": percent, "younger": 0})}
         assert Full((STORAGE,)).bit(region) == [(f"{STORAGE} was {percent} % full at the end", shown)]
     assert Full((STORAGE,)).left(region) == [f"{STORAGE} has room again and has taken no copy since"]
-    edge.answers = {"FILL look": counts(filled_percent=3, younger=1)}
+    edge.answers = {"FILL look": json.dumps({"filled_percent": 3, "younger": 1})}
     assert Full((STORAGE,)).left(region) == []
 
 
@@ -536,6 +585,9 @@ GONE = "lab-z-api-01"
             [(META, "systemctl", "kill", "--signal=CONT", "--kill-whom=main", "mobula-patroni")],
         ),
         (FailDisks(GONE, ("d01",)), []),
+        (RotFiles(GONE, OBJECTS), []),
+        (RotDisk(GONE, "d01", OBJECTS), []),
+        (Full((GONE,)), []),
         (Power((GONE,)), []),
     ],
     ids=lambda value: value.text() if not isinstance(value, list) else "",
