@@ -136,6 +136,11 @@ def services_of(pool: str) -> tuple[Service, ...]:
     return tuple(sorted((s for s in catalog().values() if pool in s.pools), key=lambda s: (s.order, s.name)))
 
 
+def names_of(pool: str) -> tuple[str, ...]:
+    """Names under which DNS knows a host of that pool."""
+    return tuple(s.registered.name for s in services_of(pool) if s.registered)
+
+
 def _render(template: str, service: Service, *, escape: bool) -> str:
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(

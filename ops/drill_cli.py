@@ -131,7 +131,7 @@ def run(
 @click.option("--into", type=click.Path(path_type=Path), required=True, help="A folder for all reports and the table.")
 @json_option
 def matrix(times: int, only: tuple[str, ...], into: Path, *, as_json: bool) -> None:
-    """Run every drill in every variant, one after the other (two hours on two cores), and print a table.
+    """Run every drill in every variant, one after the other (2.5 hours on two cores), and print a table.
 
     \b
     Example: ./mobula drill matrix --only shard-matrix --only az-loss/worst --into /tmp/reports

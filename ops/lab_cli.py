@@ -117,7 +117,7 @@ def cut(az: str, other: str) -> None:
 
     def both() -> None:
         zones = (faults.zone_of(az, region.zones), faults.zone_of(other, region.zones))
-        faults.cut(region.name, faults.both_ways(zones))
+        faults.drop(region.name, faults.cuts(faults.both_ways(zones)))
 
     _do(both, f"{az} and {other} can't hear each other")
 
@@ -131,12 +131,16 @@ def isolate(az: str) -> None:
     Example: ./mobula lab isolate a
     """
     region = _region()
-    _do(lambda: faults.cut(region.name, faults.alone(faults.zone_of(az, region.zones))), f"{az} is alone")
+
+    def all_links() -> None:
+        faults.drop(region.name, faults.cuts(faults.alone(faults.zone_of(az, region.zones))))
+
+    _do(all_links, f"{az} is alone")
 
 
 @lab.command()
 def heal() -> None:
-    """Remove every cut, let every frozen machine go on.
+    """Remove every cut, mend every bad link, let every frozen machine go on.
 
     \b
     Example: ./mobula lab heal
@@ -150,7 +154,7 @@ def heal() -> None:
                 continue  # an `up` that was killed while it made the machine: nothing in it runs
             machines.freeze(machines.load(region.state_dir, folder.name), frozen=False)
 
-    _do(all_of_it, "no cuts, nobody frozen")
+    _do(all_of_it, "no cuts, no bad links, nobody frozen")
 
 
 @lab.command("fail-disk")

@@ -41,7 +41,11 @@ def scene(profile: str, leader: str = "b") -> Scene:
     azs = [*ZONES, *ZONES]
     peers = {n: [f"lab-{az}-metadata-{n:02}" for az in azs[n - 1 : n + 2]] for n in range(1, PROFILES[profile][1] + 1)}
     shards = {n: Shard(*found) for n, found in peers.items()}
-    return Scene(hosts(profile), ZONES, shards, f"lab-{leader}-nameservice-01")
+    known, cold = (
+        tuple(f"/demo/stor/drills/x/d{shard}/{kind}{number:03}" for shard in shards for number in range(3))
+        for kind in ("known", "known-cold")
+    )
+    return Scene(hosts(profile), ZONES, shards, f"lab-{leader}-nameservice-01", known, cold)
 
 
 def put(value: str, began_s: float, ended_s: float, status: int = 204) -> Operation:

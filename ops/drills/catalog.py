@@ -5,10 +5,14 @@ from __future__ import annotations
 from ops.drills import (
     authcache_loss,
     az_loss,
+    degrade,
+    deregister,
     disk_loss,
+    full,
     loadbalancer_loss,
     partition,
     pool_loss,
+    rot,
     server_loss,
     shard_matrix,
     shard_peers,
@@ -21,7 +25,7 @@ from ops.errors import BadInput
 
 _MODULES = (
     az_loss, partition, pool_loss, disk_loss, server_loss, shard_matrix, shard_peers, stale_read, storage_crash, zookeeper_loss,
-    authcache_loss, loadbalancer_loss,
+    authcache_loss, loadbalancer_loss, degrade, rot, full, deregister,
 )  # fmt: skip
 DRILLS: dict[str, Drill] = {module.DRILL.name: module.DRILL for module in _MODULES}
 

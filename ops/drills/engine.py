@@ -11,8 +11,8 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -20,8 +20,9 @@ from typing import NoReturn
 from mobula.lab.network import LabError
 from ops import provision
 from ops.accounts import Administration
+from ops.drills.bulk import bulk
 from ops.drills.clients import Clients, Objects
-from ops.drills.faults import Fault, Standing
+from ops.drills.faults import Fault, RotFiles, Standing
 from ops.drills.findings import Finding, Verdict
 from ops.drills.history import Operation, decode
 from ops.drills.looks import look
@@ -40,7 +41,7 @@ SETTLE_BOUND_S = 240.0
 LOOK_AGAIN_S = 5.0
 REPAIR_MB_S = 20.0
 COLD_PER_SHARD = 200
-"""objects that only a repair brings back: what is read is mended one by one"""
+"""objects that nobody reads before the end: what is read is mended one by one"""
 AFTER_S = 5.0
 """of load after all is well again"""
 MARK = "/etc/mobula/drillable"
@@ -145,9 +146,11 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
                 scene = gather(region, seen, progress)
         else:
             scene = scene_of(region, seen)
-        record = Recorded(drill, variant, scene, drill.act(scene, variant), seed, time.time(), time.monotonic())
         repairs = drill.repairs(scene, variant)
-        objects = Objects(region, folder.name, cold=COLD_PER_SHARD if repairs else 0)
+        objects = Objects(region, folder.name, cold=COLD_PER_SHARD if repairs or drill.cold else 0)
+        known, cold = (tuple(key.path for key in keys) for keys in (objects.known, objects.cold))
+        scene = replace(scene, known=known, cold=cold)
+        record = Recorded(drill, variant, scene, drill.act(scene, variant), seed, time.time(), time.monotonic())
         with contextlib.ExitStack() as stack:
             stack.callback(_remove, objects, region, record)
             objects.make(region)
@@ -164,7 +167,7 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
                 _settle(region, record, progress)
             with progress.step("wait for the clients' last answers, read everything once"):
                 files = clients.finish()
-            record.looked = _look(region, folder.name, record.wall_s, progress)
+            record.looked = _look(region, folder.name, record.wall_s, record.act.faults, progress)
             record.ended_s = time.monotonic()
             for path in files:
                 with path.open("rb") as lines:
@@ -188,10 +191,15 @@ def _harm(region: Region, record: Recorded, progress: Progress) -> None:
             record.fault_at_s.append(time.monotonic())
             record.events.append((time.monotonic(), fault.text()))
             fault.inject(region)
-        with progress.step(f"hold {record.drill.hold_s:.0f} s"):
+        with progress.step(f"hold {record.drill.hold_s:.0f} s"), bulk(region, record.act.bulk) as transfers:
             threading.Event().wait(record.drill.hold_s)
+        record.proof += [
+            (f"{transfer.moved_bytes >> 10:,} KiB of a bulk transfer arrived", transfer.moved_bytes > 0)
+            for transfer in transfers
+        ]
         for fault in record.act.faults:
             record.proof += _proof(fault, region)
+            record.troubles += _unaided(fault, region, progress)
 
 
 def _proof(fault: Fault, region: Region) -> list[tuple[str, bool]]:
@@ -202,6 +210,17 @@ def _proof(fault: Fault, region: Region) -> list[tuple[str, bool]]:
         return [(f"{fault.text()}: {error}", False)]
 
 
+def _unaided(fault: Fault, region: Region, progress: Progress) -> list[str]:
+    """What should have become right by itself, before it is healed."""
+    if not isinstance(fault, RotFiles):
+        return []
+    try:
+        with progress.step("wait until what clients read is right again, by itself"):
+            return fault.unaided(region)
+    except (OperatorError, OSError) as error:
+        return [f"{fault.text()}: {error}"]
+
+
 def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
     with progress.step("heal"):
         record.healing_s = time.monotonic()
@@ -210,9 +229,9 @@ def _heal(standing: Standing, record: Recorded, progress: Progress) -> None:
         record.healed_s = time.monotonic()
 
 
-def _look(region: Region, name: str, since_s: float, progress: Progress) -> list[Finding]:
+def _look(region: Region, name: str, since_s: float, done: Sequence[Fault], progress: Progress) -> list[Finding]:
     try:
-        return look(region, name, since_s, progress)
+        return look(region, name, since_s, done, progress)
     except (LabError, OperatorError, OSError) as error:
         return [Finding("O4", Verdict.UNKNOWN, f"the machines could not be looked at: {error}")]
 

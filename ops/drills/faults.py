@@ -7,6 +7,7 @@ process that is gone, and for machines that are gone for good. `bit` says whethe
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,10 @@ import msgspec
 
 from mobula.lab import faults, machines
 from mobula.lab.network import LabError, NotThere, wait_until
+from mobula.pool.zpool_status import NotUnderstood, Pool, parse_status
+from ops.accounts import Administration
 from ops.catalog import services_of
+from ops.drills.client import known_body
 from ops.errors import OperatorError
 from ops.progress import Progress
 from ops.region import Region
@@ -26,11 +30,21 @@ SSH_S = 20.0
 SPARES_IN_S = 120.0
 KILLED = "/run/mobula/drill-kill"
 """made right before a kill: whoever is older was not killed"""
+POOL, DATASET, DATA_DIR, DISKS = "tank", "tank/objects", "/tank/objects", "/disks"
+ON_STORAGE_S = 60.0
+UNAIDED_S = 120.0
+"""until a copy that clients read was read, told by its server (15 s) and copied anew"""
+MENDED_S = 180.0
+ANY_GROUP = 0
+LOOK_AGAIN_S = 3.0
+FILLED_PERCENT_MIN = 92
+"""from here on an object server takes nothing"""
+ROT, FILL = ((Path(__file__).parent / f"{name}_on_host.py").read_text() for name in ("rot", "fill"))
 BOOTING = 2
 """machines that start at a time: more would take the processors of those that work, which a real region's don't share"""
 
 
-def _each(hosts: Sequence[str], do: Callable[[str], None], *, at_once: int = 64) -> None:
+def _each(hosts: Sequence[str], do: Callable[[str], object], *, at_once: int = 64) -> None:
     """For all hosts, by default at the same time; the first error is raised once all are done."""
     with ThreadPoolExecutor(max(1, min(at_once, len(hosts)))) as pool:
         for done in [pool.submit(do, host) for host in hosts]:
@@ -97,15 +111,52 @@ class Cut(msgspec.Struct, frozen=True, tag="cut"):
         return self.said
 
     def inject(self, region: Region) -> None:
-        faults.cut(region.name, frozenset(self.deaf))
+        faults.drop(region.name, self._drops())
 
     def heal(self, region: Region) -> None:
-        faults.heal(region.name, frozenset(self.deaf))
+        faults.heal(region.name, self._drops())
 
     def bit(self, region: Region) -> list[tuple[str, bool]]:
-        standing, packets = faults.standing_cuts(region.name)
-        whole = frozenset(self.deaf) <= standing
-        return [(f"{packets} packets were dropped", whole and packets > 0)]
+        return [_dropped(region, self._drops(), "were dropped")]
+
+    def _drops(self) -> faults.Drops:
+        return faults.cuts(frozenset(self.deaf))
+
+
+class Degrade(msgspec.Struct, frozen=True, tag="degrade"):
+    """Links that lose some packets of a hundred, or carry so many kbit/s in each direction, or both (F8). 0: not that."""
+
+    ways: tuple[tuple[int, int], ...]
+    loss_percent: int = 0
+    kbit_per_s: int = 0
+
+    def text(self) -> str:
+        said = [f"{self.loss_percent} % of the packets are lost"] if self.loss_percent else []
+        said += [f"{self.kbit_per_s:,} kbit/s are carried"] if self.kbit_per_s else []
+        return f"on each of {len(self.ways)} ways between AZs {', '.join(said)}"
+
+    def inject(self, region: Region) -> None:
+        faults.drop(region.name, self._lost() | self._too_many())
+
+    def heal(self, region: Region) -> None:
+        faults.heal(region.name, self._lost() | self._too_many())
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        said = [(self._lost(), "were lost at random"), (self._too_many(), "were too many for the links")]
+        return [_dropped(region, drops, what) for drops, what in said if drops]
+
+    def _lost(self) -> faults.Drops:
+        return faults.losses(frozenset(self.ways), self.loss_percent) if self.loss_percent else frozenset()
+
+    def _too_many(self) -> faults.Drops:
+        return faults.limits(frozenset(self.ways), self.kbit_per_s) if self.kbit_per_s else frozenset()
+
+
+def _dropped(region: Region, drops: faults.Drops, what: str) -> tuple[str, bool]:
+    """So many packets, and whether all of the drops stand and there were any."""
+    standing = faults.standing_drops(region.name)
+    packets = sum(standing.get(drop, 0) for drop in drops)
+    return f"{packets} packets {what}", drops <= standing.keys() and packets > 0
 
 
 class Kill(msgspec.Struct, frozen=True, tag="kill"):
@@ -238,6 +289,179 @@ class LosePool(msgspec.Struct, frozen=True, tag="lose-pool"):
         return [(f"{self.host} and its disks did not exist", not (region.state_dir / "machines" / self.host).exists())]
 
 
+class _Copies(msgspec.Struct, frozen=True):
+    """What `rot_on_host.py` says."""
+
+    right: int
+    wrong: tuple[str, ...]
+    aside: int
+    missing: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Every one is right, or was never there."""
+        return not self.wrong and not self.missing
+
+
+class _Room(msgspec.Struct, frozen=True):
+    """What `fill_on_host.py` says."""
+
+    filled_percent: int
+    younger: int = 0
+
+
+# Made here, by one thread: msgspec crashes when several are the first to decode a type.
+_READ_COPIES, _READ_ROOM = msgspec.json.Decoder(_Copies), msgspec.json.Decoder(_Room)
+
+
+class RotFiles(msgspec.Struct, frozen=True, tag="rot-files"):
+    """Wrong bytes in copies on a storage host, above ZFS (F11): of the drill's own objects, known by their bodies' MD5, and of no others.
+
+    What clients read (`known`) is put aside, and comes back from another copy, by itself. What nobody reads (`cold`) is found when the
+    object server verifies its files, of which a round may take hours: healing has it mended, as an operator does after an audit that
+    reads. What was put aside is removed then: a server would take it for missing once the objects are gone.
+    """
+
+    host: str
+    known: tuple[str, ...]
+    cold: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        return f"wrong bytes in the files that {self.host} has of {len(self.known) + len(self.cold)} objects"
+
+    def inject(self, region: Region) -> None:
+        found = self._do(region, "spoil")
+        if not (found.wrong or found.aside):
+            raise OperatorError(f"spoil copies on {self.host}: it has none of the drill's objects")
+
+    def heal(self, region: Region) -> None:
+        if not _existing(region, (self.host,)):
+            return
+        try:
+            found = self._do(region, "look")
+            if copies := [(self.host, copy, ANY_GROUP) for copy in (*found.wrong, *found.missing)]:
+                Administration(region).call("mend", {"copies": copies})
+            what = f"wait until {len(copies)} copies on {self.host} are mended"
+            wait_until(lambda: self._do(region, "look").whole, MENDED_S, what, every_s=LOOK_AGAIN_S)
+        finally:
+            self._do(region, "sweep")
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        found = self._do(region, "look")
+        said = f"{found.aside} copies had wrong bytes and were put aside, {len(found.wrong)} have them still"
+        return [(said, found.aside + len(found.wrong) > 0)]
+
+    def unaided(self, region: Region) -> list[str]:
+        """What did not become right by itself of what clients read, while they go on."""
+        what = f"the copies on {self.host} that clients read did not become right by themselves"
+        try:
+            wait_until(lambda: self._do(region, "look", self.known).whole, UNAIDED_S, what, every_s=LOOK_AGAIN_S)
+        except LabError as error:
+            return [str(error)]
+        return []
+
+    def _do(self, region: Region, verb: str, objects: tuple[str, ...] = ()) -> _Copies:
+        bodies = [known_body(path) for path in objects or (*self.known, *self.cold)]
+        names = [f"{len(body)}.{hashlib.md5(body, usedforsecurity=False).hexdigest()}" for body in bodies]
+        said = _on_storage(region, self.host, ROT, verb, DATA_DIR, stdin="\n".join(names))
+        return _READ_COPIES.decode(said)
+
+
+class RotDisk(msgspec.Struct, frozen=True, tag="rot-disk"):
+    """Wrong bytes on one disk of a storage host, below ZFS (F11): in sectors that hold the drill's own objects, and in no others.
+
+    Then ZFS reads the whole pool, as its agent has it do every week, and mends from parity what it finds. Healed: that is over, and what
+    ZFS has counted is cleared, as an operator does who has read it.
+    """
+
+    host: str
+    disk: str
+    objects: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"wrong bytes on {self.disk} of {self.host} where it has some of {len(self.objects)} objects"
+
+    def inject(self, region: Region) -> None:
+        # What was acknowledged lately may be in ZFS' log only, for half a minute. Who changes a property, if only to what it is, waits
+        # until all is in its place.
+        _remote(region, self.host).run(["zfs", "inherit", "mobula:drill", DATASET], timeout_s=SSH_S)
+        if not faults.spoil_sectors(region.state_dir, self.host, self.disk, self._sectors()):
+            raise OperatorError(
+                f"spoil {self.disk} of {self.host}: it has none of the drill's {len(self.objects)} objects"
+            )
+        _remote(region, self.host).run(["zpool", "scrub", POOL], timeout_s=SSH_S, check=False)  # or one runs already
+
+    def heal(self, region: Region) -> None:
+        if not _existing(region, (self.host,)):
+            return
+        self._wait_for_scan(region)
+        if self._wrong(region):  # killed before the scrub, or another one was running
+            _remote(region, self.host).run(["zpool", "scrub", POOL], timeout_s=SSH_S)
+            self._wait_for_scan(region)
+        _remote(region, self.host).run(["zpool", "clear", POOL, f"{DISKS}/{self.disk}"], timeout_s=SSH_S)
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        wrong = self._wrong(region)
+        leaves = [leaf for vdev in self._pool(region).vdevs for leaf in vdev.leaves()]
+        found = sum(leaf.checksum_errors for leaf in leaves if leaf.path(DISKS) == f"{DISKS}/{self.disk}")
+        said = f"ZFS found wrong bytes {found} times on {self.disk}, {wrong} sectors have them still"
+        return [(said, found + wrong > 0)]
+
+    def left(self, region: Region) -> list[str]:
+        """What is not as it was, as long as the objects are there: what ZFS has not mended."""
+        wrong = self._wrong(region)
+        return [f"{wrong} sectors of {self.disk} of {self.host} are wrong after ZFS has read all"] if wrong else []
+
+    def _wait_for_scan(self, region: Region) -> None:
+        what = f"wait until ZFS has read the pool of {self.host}"
+        wait_until(lambda: not self._pool(region).scan.running, MENDED_S, what, every_s=LOOK_AGAIN_S)
+
+    def _pool(self, region: Region) -> Pool:
+        said = _remote(region, self.host).run(["zpool", "status", POOL], timeout_s=SSH_S).stdout
+        try:
+            return parse_status(said, POOL)
+        except NotUnderstood as error:
+            raise OperatorError(f"look at the pool of {self.host}: {error}") from error
+
+    def _wrong(self, region: Region) -> int:
+        spoiled = [faults.inverted(sector) for sector in self._sectors()]
+        return faults.count_sectors(region.state_dir, self.host, self.disk, spoiled)
+
+    def _sectors(self) -> list[bytes]:
+        """The first sector of each object: only a file begins with one, and what ZFS' log or another file has of it lies elsewhere."""
+        size = faults.SECTOR_BYTES
+        return [known_body(path)[:size].ljust(size, b"\0") for path in self.objects]
+
+
+class Full(msgspec.Struct, frozen=True, tag="full"):
+    """Storage hosts whose pools have no room left (F12)."""
+
+    hosts: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"full: {', '.join(self.hosts)}"
+
+    def inject(self, region: Region) -> None:
+        _each(self.hosts, lambda host: self._do(region, host, "fill"))
+
+    def heal(self, region: Region) -> None:
+        _each(_existing(region, self.hosts), lambda host: self._do(region, host, "empty"))
+
+    def bit(self, region: Region) -> list[tuple[str, bool]]:
+        filled = [self._do(region, host, "look").filled_percent for host in self.hosts]
+        said = ", ".join(f"{host} was {percent} % full" for host, percent in zip(self.hosts, filled, strict=True))
+        return [(f"{said} at the end", min(filled) >= FILLED_PERCENT_MIN)]
+
+    def left(self, region: Region) -> list[str]:
+        """What is not as it was, once the region is well and clients have written again."""
+        unused = [host for host in self.hosts if not self._do(region, host, "look").younger]
+        return [f"{host} has room again and has taken no copy since" for host in unused]
+
+    @staticmethod
+    def _do(region: Region, host: str, verb: str) -> _Room:
+        return _READ_ROOM.decode(_on_storage(region, host, FILL, verb, DATA_DIR, DATASET))
+
+
 class SparesIn(msgspec.Struct, frozen=True, tag="spares-in"):
     """No fault: the time until a pool's failed disks are replaced by spares, so that the next ones may fail."""
 
@@ -257,14 +481,23 @@ class SparesIn(msgspec.Struct, frozen=True, tag="spares-in"):
         return []
 
     def _are_in(self, region: Region) -> bool:
-        said = (
-            SshRemote(region, region.hosts[self.host].address).run(["zpool", "status", "tank"], timeout_s=SSH_S).stdout
-        )
+        said = SshRemote(region, region.hosts[self.host].address).run(["zpool", "status", POOL], timeout_s=SSH_S).stdout
         return said.count("INUSE") == self.count and "resilver in progress" not in said
 
 
-Fault = Power | Freeze | Cut | Kill | Pause | Stop | FailDisks | LosePool | SparesIn
+Fault = (
+    Power | Freeze | Cut | Degrade | Kill | Pause | Stop | FailDisks | LosePool | RotFiles | RotDisk | Full | SparesIn
+)
 _READ = msgspec.json.Decoder(list[Fault])
+
+
+def _remote(region: Region, host: str) -> SshRemote:
+    return SshRemote(region, region.hosts[host].address)
+
+
+def _on_storage(region: Region, host: str, program: str, *argv: str, stdin: str = "") -> str:
+    """What a program of ours says on a storage host."""
+    return _remote(region, host).run(["python3", "-c", program, *argv], stdin=stdin, timeout_s=ON_STORAGE_S).stdout
 
 
 def _unit(region: Region, host: str, service: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
+from ops.catalog import names_of
 from ops.drills.checks import Span, counts, failed, listing_agrees, no_false_answers, nothing_lost, waits
 from ops.drills.client import known_body
 from ops.drills.engine import Recorded
@@ -15,6 +17,7 @@ from ops.drills.history import Operation
 from ops.drills.linear import linearizable
 from ops.drills.model import Scene
 from ops.drills.outages import Recovery, error_budget, recoveries
+from ops.drills.watch import Peer
 
 HEALED_S = 30.0
 """how long after healing anything may be away: machines start, peers catch up and may change their roles"""
@@ -33,7 +36,7 @@ class Judged:
     during: Sequence[Recovery]
     after: Sequence[Recovery]
     out_of_dns_s: Mapping[str, float | None]
-    """loadbalancers that were hit: how long public DNS named them; None: it still did at the end of the fault"""
+    """hosts that were taken: how long public DNS named them; None: it still did at the end of the fault"""
     takeovers: Mapping[int, int]
     """by shard: how often another peer became primary while the fault held"""
 
@@ -75,7 +78,8 @@ def judge(record: Recorded) -> Judged:
         "O10": lambda: [f for f in record.looked if f.check == "O10"],
         "wait": lambda: waits(history, cut=[away] if cut_off else []),
         "forbidden": lambda: _forbidden(record, history),
-        "dns": lambda: list(_late_in_dns(out_of_dns_s)),
+        "takeover": lambda: list(_too_many_takeovers(record)),
+        "dns": lambda: [*_late_in_dns(out_of_dns_s), *_never_in_dns(record)],
         "gate": lambda: counts(history, fault, expect.reach, groups, record.proof),
     })  # fmt: skip
     return Judged(verdict(checked), checked, during, after, out_of_dns_s, _takeovers(record))
@@ -142,30 +146,40 @@ def _forbidden(record: Recorded, history: Sequence[Operation]) -> list[Finding]:
 
 
 def _out_of_dns(record: Recorded) -> dict[str, float | None]:
-    """Loadbalancers that the faults took: how long the name still had their addresses, as the internet sees it.
+    """Hosts that the faults took: how long their service's name still had their addresses, as the internet sees it.
 
     Until healing begins: a machine that starts again is back in DNS before the last one is.
     """
     found: dict[str, float | None] = {}
     for host in _taken(record):
-        address = record.scene.hosts[host].address
-        seen = [
-            (names.at_s, address in names.addresses)
-            for names in (record.watch.names if record.watch else [])
-            if names.addresses is not None and record.injected_s <= names.at_s <= record.healing_s
-        ]
-        named = [at_s for at_s, there in seen if there]
-        if seen:
-            found[host] = None if seen[-1][1] else max([at_s - record.injected_s for at_s in named], default=0.0)
+        facts = record.scene.hosts[host]
+        named_s = [s for name in names_of(facts.pool) if (s := _named_s(record, name, facts.address)) is not None]
+        if named_s:
+            found[host] = None if max(named_s) == inf else max(named_s)
     return found
 
 
+def _named_s(record: Recorded, name: str, address: str) -> float | None:
+    """How long a name had an address after the fault; inf: to its end; None: nobody saw."""
+    seen = [
+        (names.at_s, address in names.addresses)
+        for names in (record.watch.names if record.watch else [])
+        if names.name == name and names.addresses is not None
+        if record.injected_s <= names.at_s <= record.healing_s
+    ]
+    if not seen:
+        return None
+    named = [at_s for at_s, there in seen if there]
+    return inf if seen[-1][1] else max([at_s - record.injected_s for at_s in named], default=0.0)
+
+
 def _taken(record: Recorded) -> Iterator[str]:
+    """Loadbalancers that can't be of use to the internet any more, and hosts of any pool that register nothing."""
     scene: Scene = record.scene
     for fault in record.act.faults:
         if isinstance(fault, Power | Freeze):
             yield from (host for host in fault.hosts if scene.hosts[host].pool == "loadbalancer")
-        elif isinstance(fault, Stop) and fault.service == "haproxy":
+        elif isinstance(fault, Stop) and fault.service in ("haproxy", "registrar"):
             yield from fault.hosts
         elif isinstance(fault, Cut):
             alone = [az for az, zone in scene.zones.items() if (zone, 0) in fault.deaf]
@@ -180,10 +194,38 @@ def _late_in_dns(out_of_dns_s: Mapping[str, float | None]) -> Iterator[Finding]:
             yield failed("dns", f"public DNS named {host} {said}; {OUT_OF_DNS_S:g} s are allowed")
 
 
+def _never_in_dns(record: Recorded) -> Iterator[Finding]:
+    """Who was to leave DNS, and was not seen there before: then nothing was shown."""
+    before = [n for n in (record.watch.names if record.watch else []) if n.at_s < record.injected_s and n.addresses]
+    for fault in record.act.faults:
+        for host in fault.hosts if isinstance(fault, Stop) and fault.service == "registrar" else ():
+            facts = record.scene.hosts[host]
+            for name in names_of(facts.pool):
+                if not any(seen.name == name and facts.address in (seen.addresses or ()) for seen in before):
+                    what = f"public DNS was not seen to have {host} as {name} before the fault"
+                    yield Finding("dns", Verdict.UNKNOWN, what)
+
+
+def _too_many_takeovers(record: Recorded) -> Iterator[Finding]:
+    most, seen = record.act.expect.takeovers_max, {peer.shard for peer in _primaries(record)}
+    if most is None:
+        return
+    for number, count in _takeovers(record).items():
+        if count > most:
+            yield failed("takeover", f"another peer became primary of shard {number} {count} times; {most} are allowed")
+        if number not in seen:
+            yield Finding("takeover", Verdict.UNKNOWN, f"nobody was seen to be primary of shard {number}")
+
+
+def _primaries(record: Recorded) -> list[Peer]:
+    """Who was seen as one, with a lease, while the fault held; by time."""
+    seen = [peer for peer in (record.watch.peers if record.watch else []) if peer.role == "primary" and peer.kind]
+    return sorted((p for p in seen if record.injected_s <= p.at_s <= record.healed_s), key=lambda p: p.at_s)
+
+
 def _takeovers(record: Recorded) -> dict[int, int]:
     seen: dict[int, list[str]] = {number: [shard.primary] for number, shard in record.scene.shards.items()}
-    for peer in sorted(record.watch.peers if record.watch else [], key=lambda p: p.at_s):
-        leads = peer.role == "primary" and peer.kind and record.injected_s <= peer.at_s <= record.healed_s
-        if leads and seen[peer.shard][-1] != peer.host:
+    for peer in _primaries(record):
+        if seen[peer.shard][-1] != peer.host:
             seen[peer.shard].append(peer.host)
     return {number: len(hosts) - 1 for number, hosts in seen.items()}

@@ -1,4 +1,5 @@
-"""What is looked at on the machines when a drill is over: every copy of its objects (O4), what crashed and what still stands (O10)."""
+"""What is looked at on the machines when a drill is over: every copy of its objects, what healed faults have left (O4), what crashed, and
+what still stands (O10)."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from mobula.lab import faults
+from mobula.lab.network import LabError
 from ops.audit_region import audit
+from ops.drills.faults import Fault, Full, RotDisk
 from ops.drills.findings import Finding, Verdict
+from ops.errors import OperatorError
 from ops.progress import Progress
 from ops.region import Host, Region
 from ops.remote import RemoteError, SshRemote
@@ -19,10 +23,15 @@ JOURNAL_TIMEOUT_S = 30.0
 LOOKERS = 6
 
 
-def look(region: Region, folder: str, since_s: float, progress: Progress) -> list[Finding]:
-    """All of it: objects below `/stor/drills/<folder>` (the region may have had others before), journals from `since_s` on (wall clock)."""
+def look(region: Region, folder: str, since_s: float, done: Iterable[Fault], progress: Progress) -> list[Finding]:
+    """All of it: objects below `/stor/drills/<folder>` (the region may have had others before), journals from `since_s` on (wall clock),
+    what the faults that were `done`, and are healed, have left.
+    """
     with progress.step("audit: every copy of every object"):
         found = copies(region, folder, progress)
+        for fault in done:
+            if isinstance(fault, Full | RotDisk):
+                found += left(region, fault)
     with progress.step("what crashed, what still stands"):
         with ThreadPoolExecutor(LOOKERS) as pool:
             for crashed in pool.map(lambda host: crashes(region, host, since_s), region.hosts.values()):
@@ -44,6 +53,14 @@ def copies(region: Region, folder: str, progress: Progress) -> list[Finding]:
         Finding("O4", Verdict.UNKNOWN, f"{source} could not be asked: {why}") for source, why in report.unknown.items()
     ]
     return found
+
+
+def left(region: Region, fault: Full | RotDisk) -> list[Finding]:
+    """What can't be seen is unknown, and no reason to lose what the audit has found."""
+    try:
+        return [Finding("O4", Verdict.FAIL, what) for what in fault.left(region)]
+    except (LabError, OperatorError, OSError) as error:
+        return [Finding("O4", Verdict.UNKNOWN, f"what is left of {fault.text()!r} can't be seen: {error}")]
 
 
 def crashes(region: Region, host: Host, since_s: float) -> list[Finding]:

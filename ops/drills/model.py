@@ -40,6 +40,10 @@ class Scene:
     zones: Mapping[str, int]
     shards: Mapping[int, Shard]
     zookeeper_leader: str
+    known: tuple[str, ...] = ()
+    """paths of the drill's own objects that stay as they are: whoever spoils copies spoils theirs, and nobody else's"""
+    cold: tuple[str, ...] = ()
+    """likewise, and nobody reads them before the end"""
 
     def az_of(self, host: str) -> str:
         return self.hosts[host].az
@@ -75,6 +79,8 @@ class Expect:
     reach: tuple[str, ...]
     forbidden: tuple[tuple[int, bool], ...] = ()
     """(shard, whether writes): what must not succeed while the fault holds, as nobody could vouch for it"""
+    takeovers_max: int | None = None
+    """how often another peer may become primary of a shard while the fault holds; None: nothing is said of it"""
 
 
 def expect(
@@ -83,11 +89,12 @@ def expect(
     hit: Sequence[int] | None = None,
     served: Sequence[str] | None = None,
     reach: Sequence[str] | None = None,
+    takeovers_max: int | None = None,
 ) -> Expect:
     """Service is back within `BACK_S` on the shards that were hit (None: all), and never away on the others."""
     bounds = {shard: BACK_S if hit is None or shard in hit else UNTOUCHED_S for shard in scene.shards}
     served = tuple(served if served is not None else scene.clients)
-    return Expect(bounds, bounds, served, tuple(reach if reach is not None else served))
+    return Expect(bounds, bounds, served, tuple(reach if reach is not None else served), takeovers_max=takeovers_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,8 @@ class Act:
     expect: Expect
     pauses_s: tuple[float, ...] = ()
     """seconds to wait before each fault after the first; none: at once"""
+    bulk: tuple[tuple[int, int], ...] = ()
+    """(from, to) of AZs: bulk transfers while the faults hold, that take what the links have left"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +125,8 @@ class Drill:
     worst: Callable[[str], bool] = field(default=lambda _variant: False)
     repairs: Callable[[Scene, str], tuple[str, ...]] = field(default=lambda _scene, _variant: ())
     """storage hosts whose pools are lost, and have to be declared so after healing"""
+    cold: bool = False
+    """it needs objects that nobody reads before the end; one that repairs has them anyway"""
 
     def variant(self, wanted: str | None) -> str:
         """The variant of that name.

@@ -28,6 +28,7 @@ CHECKS = {
     "O9": "listings agree with what GET finds",
     "O10": "no crash, no unit given up, faults reverted",
     "wait": "nobody waits too long or is sent away without a word",
+    "takeover": "primaries don't go from peer to peer",
     "gate": "the run shows something",
 }
 

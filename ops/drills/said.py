@@ -28,7 +28,7 @@ def text(record: Recorded, judged: Judged) -> str:
         named = judged.out_of_dns_s.values()
         slowest = [s for s in named if s is not None]
         how_long = f"for {max(slowest):.0f} s" if len(slowest) == len(named) else "to the end of the fault"
-        lines.append(f"  DNS        named {len(named)} lost loadbalancers {how_long}")
+        lines.append(f"  DNS        named {len(named)} lost hosts {how_long}")
     for checked in judged.checked:
         if checked.verdict is not Verdict.PASS:
             lines.append(f"{checked.verdict.upper():8} {checked.check}")

@@ -1,4 +1,4 @@
-"""What is looked at beside the clients while a drill runs: who is primary of each shard and under which lease, who is in public DNS."""
+"""What is looked at beside the clients while a drill runs: who is primary of each shard and under which lease, who is in DNS."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from mobula.lab.network import LabError
+from ops.catalog import names_of
 from ops.dns import resolve
 from ops.region import Host, Region
 from ops.remote import RemoteError, SshRemote
@@ -29,6 +30,7 @@ while True:
 SILENT_S = 3.0
 AGAIN_S = 0.5
 DNS_S = 1.0
+APEX = "@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,12 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Loadbalancers in public DNS, as the first nameserver that answers on the internet has it; None: none answers."""
+    """Addresses of a name in DNS, as the first nameserver that answers on the internet has it; None: none answers."""
 
     at_s: float
     addresses: frozenset[str] | None
+    name: str = APEX
+    """of a service, ``@`` for the loadbalancers"""
 
 
 class Watch:
@@ -61,7 +65,9 @@ class Watch:
         self._threads = [
             threading.Thread(target=self._watch_peer, args=(host,), daemon=True) for host in region.pool("metadata")
         ]
-        self._threads.append(threading.Thread(target=self._watch_names, daemon=True))
+        # One by one: a nameserver that does not answer makes a name wait, and only that one.
+        names = sorted({name for pool in {host.pool for host in region.hosts.values()} for name in names_of(pool)})
+        self._threads += [threading.Thread(target=self._watch_name, args=(name,), daemon=True) for name in names]
 
     def start(self) -> None:
         """Begin to look."""
@@ -85,11 +91,12 @@ class Watch:
                         return
             self._end.wait(AGAIN_S)
 
-    def _watch_names(self) -> None:
+    def _watch_name(self, name: str) -> None:
+        asked = self._region.zone if name == APEX else f"{name}.{self._region.zone}"
         while not self._end.wait(DNS_S):
             found: frozenset[str] | None = None
             for server in self._region.pool("nameservice"):
                 with contextlib.suppress(OSError, LabError):
-                    found = frozenset(resolve(self._region, server.address, self._region.zone, namespace="pub")[0])
+                    found = frozenset(resolve(self._region, server.address, asked, namespace="pub")[0])
                     break
-            self.names.append(Names(time.monotonic(), found))
+            self.names.append(Names(time.monotonic(), found, name))

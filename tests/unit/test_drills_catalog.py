@@ -10,7 +10,20 @@ import pytest
 
 from ops.drills import catalog, faults
 from ops.drills.catalog import DRILLS, drill_of
-from ops.drills.faults import Cut, FailDisks, Fault, Kill, LosePool, Pause, SparesIn, Standing, Stop
+from ops.drills.faults import (
+    Cut,
+    Degrade,
+    FailDisks,
+    Fault,
+    Kill,
+    LosePool,
+    Pause,
+    RotDisk,
+    RotFiles,
+    SparesIn,
+    Standing,
+    Stop,
+)
 from ops.drills.model import NEVER, PUB_CLIENTS, Act, Scene
 from ops.errors import BadInput
 from tests.drills import PROFILES, ZONES, hosts, region_in, scene
@@ -31,9 +44,14 @@ def acted(name: str, variant: str, profile: str) -> Iterator[tuple[Scene, Act]]:
 
 def hosts_of(fault: Fault) -> tuple[str, ...]:
     """Those that it touches."""
-    if isinstance(fault, Cut):
+    if isinstance(fault, Cut | Degrade):
         return ()
-    return (fault.host,) if isinstance(fault, FailDisks | LosePool | SparesIn) else fault.hosts
+    return (fault.host,) if isinstance(fault, FailDisks | LosePool | RotDisk | RotFiles | SparesIn) else fault.hosts
+
+
+def ways_of(fault: Cut | Degrade) -> tuple[tuple[int, int], ...]:
+    """Directions of links that it touches."""
+    return fault.deaf if isinstance(fault, Cut) else fault.ways
 
 
 def test_the_profiles_are_as_large_as_they_are() -> None:
@@ -51,11 +69,12 @@ def test_every_fault_is_of_something_that_is_there(name: str, variant: str, prof
             touched = hosts_of(fault)
             assert len(set(touched)) == len(touched)
             assert set(touched) <= set(found.hosts)
-            if isinstance(fault, Cut):
-                assert fault.deaf
-                ends = {end for pair in fault.deaf for end in pair}
+            if isinstance(fault, Cut | Degrade):
+                ways = ways_of(fault)
+                assert ways
+                ends = {end for pair in ways for end in pair}
                 assert ends <= {found.zone(az) for az in found.clients}
-                assert all(source != target for source, target in fault.deaf)
+                assert all(source != target for source, target in ways)
             else:
                 assert touched
             if isinstance(fault, Kill | Pause | Stop):
@@ -68,6 +87,7 @@ def test_every_fault_is_of_something_that_is_there(name: str, variant: str, prof
 def test_no_disk_fails_twice_and_none_that_is_not_there(name: str, variant: str, profile: str) -> None:
     for found, act in acted(name, variant, profile):
         failing = [(f.host, disk) for f in act.faults if isinstance(f, FailDisks) for disk in f.disks]
+        failing += [(f.host, f.disk) for f in act.faults if isinstance(f, RotDisk)]
         assert len(set(failing)) == len(failing)
         assert all(1 <= int(disk.removeprefix("d")) <= found.hosts[host].disks for host, disk in failing)
 
@@ -106,6 +126,51 @@ def test_pools_to_repair_are_those_that_are_lost(name: str, variant: str, profil
     for found, act in acted(name, variant, profile):
         lost = [fault.host for fault in act.faults if isinstance(fault, LosePool)]
         assert list(DRILLS[name].repairs(found, variant)) == lost
+
+
+@every_profile
+@every_run
+def test_only_the_drills_own_objects_are_spoiled_and_some_of_them_are_read_by_nobody(
+    name: str, variant: str, profile: str
+) -> None:
+    for found, act in acted(name, variant, profile):
+        rotten = [fault for fault in act.faults if isinstance(fault, RotDisk | RotFiles)]
+        for fault in rotten:
+            objects = fault.objects if isinstance(fault, RotDisk) else (*fault.known, *fault.cold)
+            assert objects == (*found.known, *found.cold)
+            assert found.known
+            assert found.cold
+        assert DRILLS[name].cold == bool(rotten)
+
+
+@every_profile
+@every_run
+def test_bulk_goes_only_where_a_link_is_narrow(name: str, variant: str, profile: str) -> None:
+    for _, act in acted(name, variant, profile):
+        narrow = {way for f in act.faults if isinstance(f, Degrade) and f.kbit_per_s for way in f.ways}
+        assert set(act.bulk) == narrow
+        assert len(set(act.bulk)) == len(act.bulk)
+
+
+@pytest.mark.parametrize(
+    ("variant", "loss", "narrow"), [("loss", True, False), ("narrow", False, True), ("both", True, True)]
+)
+def test_links_are_bad_between_all_azs_both_ways_and_never_towards_the_internet(
+    variant: str, *, loss: bool, narrow: bool
+) -> None:
+    for _, act in acted("degrade", variant, "small"):
+        (fault,) = act.faults
+        assert isinstance(fault, Degrade)
+        assert set(fault.ways) == {(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b}
+        assert (fault.loss_percent, fault.kbit_per_s) == (2 * loss, 10_000 * narrow)
+        assert act.expect.takeovers_max == 1
+
+
+def test_a_full_az_is_all_of_its_storage_hosts() -> None:
+    filled = {variant: DRILLS["full"].act(scene("lab"), variant).faults[0] for variant in DRILLS["full"].variants}
+    assert {variant: hosts_of(fault) for variant, fault in filled.items()} == {
+        "pool": ("lab-a-storage-01",), "az": ("lab-a-storage-01", "lab-a-storage-02"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DRILLS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -18,6 +19,7 @@ import pytest
 
 from ops import status as looking
 from ops.drills import engine, faults
+from ops.drills.client import Key
 from ops.drills.engine import Recorded
 from ops.drills.faults import Standing
 from ops.drills.findings import Verdict
@@ -43,6 +45,8 @@ class Lab:
         self.fails: dict[tuple[str, str], BaseException] = {}
         self.seen = [well()]
         """what looks at the region see, one after the other; the last one for ever"""
+        self.folder = ""
+        """of the drill's objects"""
         self.waited: list[float] = []
         self.while_waiting: dict[float, Callable[[], None]] = {}
 
@@ -115,8 +119,11 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
     class Objects:
         root = "/demo/stor/drills/x"
+        known = (Key("/demo/stor/drills/x/d0/known000", "shard:1"),)
 
-        def __init__(self, *_: object, **__: object) -> None: ...
+        def __init__(self, _region: Region, name: str, cold: int) -> None:
+            made.folder = name
+            self.cold = tuple(Key(f"/demo/stor/drills/x/d0/known-cold{n:03}", "shard:1") for n in range(cold))
 
         def make(self, _region: Region) -> None:
             made.do("make", "objects")
@@ -157,7 +164,17 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setattr(engine, "threading", SimpleNamespace(Event=lambda: made))
     monkeypatch.setattr(engine, "provision", made)
     monkeypatch.setattr(engine, "Objects", Objects)
+
+    @contextlib.contextmanager
+    def bulk(_region: Region, ways: Sequence[tuple[int, int]]) -> Iterator[list[SimpleNamespace]]:
+        for source, target in ways:
+            made.do("begin bulk", f"{source}{target}")
+        yield [SimpleNamespace(moved_bytes=source << 20) for source, _ in ways]
+        for source, target in ways:
+            made.do("end bulk", f"{source}{target}")
+
     monkeypatch.setattr(engine, "look", lambda *_: [])
+    monkeypatch.setattr(engine, "bulk", bulk)
     monkeypatch.setattr(engine, "Watch", Watch)
     monkeypatch.setattr(engine, "Clients", Clients)
     monkeypatch.setattr(engine, "scene_of", lambda *_: scene("small"))
@@ -348,6 +365,69 @@ def test_clients_that_fail_at_the_end_leave_nothing(lab: Lab) -> None:
     with pytest.raises(OperatorError, match="talk to a client"):
         run(lab, drill("x"))
     ended_well(lab, "x")
+
+
+# Beside the faults.
+
+
+def test_bulk_goes_while_the_faults_hold_and_is_over_before_they_are_healed(lab: Lab) -> None:
+    def act(found: Scene, _variant: str) -> Act:
+        return Act((Fake("x"),), expect(found), bulk=((1, 2), (0, 1)))  # type: ignore[arg-type]
+
+    record = run(lab, replace(drill(), act=act))
+    assert lab.of("inject", "begin bulk", "end bulk", "bit", "heal") == [
+        ("inject", "x"), ("begin bulk", "12"), ("begin bulk", "01"), ("end bulk", "12"), ("end bulk", "01"), ("bit", "x"), ("heal", "x"),
+    ]  # fmt: skip
+    assert record.proof == [
+        ("1,024 KiB of a bulk transfer arrived", True), ("0 KiB of a bulk transfer arrived", False), ("x was there", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cold", "count"), [(False, 0), (True, engine.COLD_PER_SHARD)])
+def test_a_drill_knows_its_own_objects_before_it_acts(lab: Lab, *, cold: bool, count: int) -> None:
+    record = run(lab, replace(drill("x"), cold=cold))
+    assert lab.folder == "histories"
+    assert record.scene.known == ("/demo/stor/drills/x/d0/known000",)
+    assert len(record.scene.cold) == count
+    assert all(path.startswith("/demo/stor/drills/x/d0/known-cold") for path in record.scene.cold)
+
+
+@pytest.mark.parametrize(
+    ("fails", "troubles"),
+    [
+        (None, []),
+        ("not within 120 s", ["not within 120 s"]),
+        (
+            OperatorError("reach it by SSH: no"),
+            ["wrong bytes in the files that s has of 0 objects: reach it by SSH: no"],
+        ),
+    ],
+)
+def test_what_should_come_right_by_itself_is_waited_for_before_it_is_healed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, fails: str | OperatorError | None, troubles: list[str]
+) -> None:
+    rotten = faults.RotFiles("s", ())
+
+    def unaided(_fault: object, _region: Region) -> list[str]:
+        lab.do("wait for", "s")
+        if isinstance(fails, OperatorError):
+            raise fails
+        return [fails] if fails else []
+
+    def act(found: Scene, _variant: str) -> Act:
+        return Act((Fake("x"), rotten), expect(found))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(faults, "_READ", msgspec.json.Decoder(list[Fake | faults.RotFiles]))
+    monkeypatch.setattr(lab, "do", lambda what, name: lab.did.append((what, name)))
+    monkeypatch.setattr(faults.RotFiles, "unaided", unaided)
+    for what in ("inject", "heal", "bit"):
+        told = [] if what == "bit" else None
+        monkeypatch.setattr(faults.RotFiles, what, lambda *_, what=what, told=told: lab.do(what, "s") or told)
+    record = run(lab, replace(drill(), act=act))
+    assert lab.of("inject", "bit", "wait for", "heal") == [
+        ("inject", "x"), ("inject", "s"), ("bit", "x"), ("bit", "s"), ("wait for", "s"), ("heal", "s"), ("heal", "x"),
+    ]  # fmt: skip
+    assert record.troubles == troubles
 
 
 # After: a pool that is lost is repaired, the machines are looked at.
@@ -574,7 +654,7 @@ def nft(namespace, script):
 
 def drops(namespace, table):
     found = (routers / namespace).read_text()
-    return {line.partition(" counter")[0].strip(): 1 for line in found.splitlines() if "counter drop" in line}
+    return {line.split('"')[-2]: 1 for line in found.splitlines() if "counter drop" in line}
 
 
 network.nft, network.drops = nft, drops

@@ -141,6 +141,7 @@ def test_a_region_that_kept_its_word_passes(profile: str) -> None:
         "O10",
         "wait",
         "forbidden",
+        "takeover",
         "dns",
         "gate",
     ]
@@ -451,14 +452,14 @@ def test_what_was_on_its_way_or_ended_after_healing_is_no_forbidden_success() ->
 # DNS.
 
 
-def names(host: str, until_s: float | None, *, silent: bool = False) -> Saw:
-    """The name had the loadbalancer until then; None: to the end."""
+def names(host: str, until_s: float | None, *, silent: bool = False, name: str = "@") -> Saw:
+    """The name had the host until then; None: to the end."""
     address, others = SCENE.hosts[host].address, {"10.77.9.1"}
     seen = []
     for number in range(int(ENDED_S - BEGAN_S)):
         at_s = BEGAN_S + number
         there = until_s is None or at_s < until_s or at_s > HEALED_AT_S
-        seen.append(Names(at_s, None if silent else frozenset({address, *others} if there else others)))
+        seen.append(Names(at_s, None if silent else frozenset({address, *others} if there else others), name))
     return Saw(names=seen)
 
 
@@ -466,6 +467,7 @@ TAKE_LB = [
     (Power((LB, "lab-a-api-01")), LB),
     (Freeze((LB,)), LB),
     (Stop((LB,), "haproxy"), LB),
+    (Stop((LB,), "registrar"), LB),
     (Cut(tuple(sorted(alone(SCENE.zone("c")))), "c is alone"), LB_OF_C),
 ]
 
@@ -475,7 +477,7 @@ def test_how_long_dns_names_a_loadbalancer_that_is_lost(fault: Fault, host: str)
     judged = judge(record(faults=[fault], saw=names(host, INJECTED_S + 9)))
     assert judged.verdict is Verdict.PASS, judged.findings
     assert judged.out_of_dns_s == {host: 8.0}
-    assert "  DNS        named 1 lost loadbalancers for 8 s" in text(record(), judged)
+    assert "  DNS        named 1 lost hosts for 8 s" in text(record(), judged)
     judged = judge(record(faults=[fault], saw=names(host, INJECTED_S + OUT_OF_DNS_S + 2)))
     assert of(judged, "dns") == (Verdict.FAIL, [f"public DNS named {host} for 16 s; 15 s are allowed"])
     judged = judge(record(faults=[fault], saw=names(host, None)))
@@ -484,7 +486,7 @@ def test_how_long_dns_names_a_loadbalancer_that_is_lost(fault: Fault, host: str)
         Verdict.FAIL,
         [f"public DNS named {host} to the end of the fault; 15 s are allowed"],
     )
-    assert "  DNS        named 1 lost loadbalancers to the end of the fault" in text(record(), judged)
+    assert "  DNS        named 1 lost hosts to the end of the fault" in text(record(), judged)
 
 
 @pytest.mark.parametrize(
@@ -503,6 +505,40 @@ def test_dns_is_not_judged_where_nobody_saw_it_or_no_loadbalancer_is_lost(fault:
     judged = judge(record(faults=[fault], saw=saw))
     assert judged.out_of_dns_s == {}
     assert judged.verdict is Verdict.PASS
+
+
+STORAGE, API = "lab-a-storage-01", "lab-a-api-01"
+
+
+def both_names(webapi: Saw, authcache: Saw) -> Saw:
+    return Saw(names=[*webapi.names, *authcache.names])
+
+
+def test_a_host_of_any_pool_that_registers_nothing_has_to_leave_every_name_that_it_has() -> None:
+    stop = Stop((STORAGE,), "registrar")
+    judged = judge(record(faults=[stop], saw=names(STORAGE, INJECTED_S + 9, name="storage")))
+    assert judged.verdict is Verdict.PASS, judged.findings
+    assert judged.out_of_dns_s == {STORAGE: 8.0}
+    early = names(API, INJECTED_S + 3, name="webapi")
+    for until_s, verdict, out_s in [(9, Verdict.PASS, 8.0), (18, Verdict.FAIL, 17.0), (None, Verdict.FAIL, None)]:
+        late = names(API, until_s and INJECTED_S + until_s, name="authcache")
+        judged = judge(record(faults=[Stop((API,), "registrar")], saw=both_names(early, late)))
+        assert (judged.out_of_dns_s, of(judged, "dns")[0]) == ({API: out_s}, verdict)
+
+
+@pytest.mark.parametrize(
+    ("saw", "missing"),
+    [
+        (None, ("authcache", "webapi")),
+        (names(API, INJECTED_S + 9, name="webapi"), ("authcache",)),
+        (both_names(names(API, None, silent=True, name="webapi"), names(API, INJECTED_S + 9, name="authcache")), ("webapi",)),
+        (both_names(names(API, BEGAN_S, name="webapi"), names(API, INJECTED_S + 9, name="authcache")), ("webapi",)),
+    ],
+)  # fmt: skip
+def test_who_was_not_in_dns_before_shows_nothing_by_not_being_there(saw: Saw | None, missing: tuple[str, ...]) -> None:
+    judged = judge(record(faults=[Stop((API,), "registrar")], saw=saw))
+    told = [f"public DNS was not seen to have {API} as {name} before the fault" for name in missing]
+    assert of(judged, "dns") == (Verdict.UNKNOWN, told)
 
 
 # Takeovers.
@@ -530,6 +566,25 @@ def test_takeovers_are_counted_while_the_fault_holds() -> None:
     assert judged.takeovers == {1: 2}
     assert "  takeovers  shard 1: 2" in text(recorded, judged)
     assert judge(record()).takeovers == {1: 0}
+
+
+def test_a_primary_that_goes_from_peer_to_peer_breaks_what_was_said_of_it() -> None:
+    shard, at_s = SCENE.shards[1], INJECTED_S
+    peers = [shard.primary, shard.sync, shard.asynchronous]
+    for count, most, verdict, told in [
+        (0, 1, Verdict.PASS, []),
+        (1, 1, Verdict.PASS, []),
+        (2, 1, Verdict.FAIL, ["another peer became primary of shard 1 2 times; 1 are allowed"]),
+        (2, None, Verdict.PASS, []),
+    ]:
+        seen = [Peer(at_s + n, host, 1, "primary", "primary") for n, host in enumerate(peers[: count + 1], 1)]
+        recorded = record(expected=expect(SCENE, takeovers_max=most), saw=Saw(peers=seen))
+        assert of(judge(recorded), "takeover") == (verdict, told)
+    nobody = [Peer(at_s + 1, shard.sync, 1, "standby", ""), Peer(at_s - 1, shard.primary, 1, "primary", "primary")]
+    for saw in (None, Saw(peers=nobody)):
+        judged = judge(record(expected=expect(SCENE, takeovers_max=1), saw=saw))
+        assert of(judged, "takeover") == (Verdict.UNKNOWN, ["nobody was seen to be primary of shard 1"])
+    assert of(judge(record(saw=None)), "takeover") == (Verdict.PASS, [])
 
 
 def test_each_verdict_has_its_exit_code() -> None:

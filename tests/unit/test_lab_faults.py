@@ -1,14 +1,16 @@
-"""Faults: which links a cut silences, where; and what is refused."""
+"""Faults: which links are silenced or bad, where; what is spoiled on a disk; and what is refused."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from mobula.lab import faults, network
+from mobula.lab.faults import LABELS_BYTES, SECTOR_BYTES, Drop, Kind
 from mobula.lab.network import LabError
 
 ZONES = {"a": 1, "b": 2, "c": 3}
@@ -25,11 +27,18 @@ class Routers:
 
     def drops(self, namespace: str, table: str) -> dict[str, int]:
         assert table == "fault"
-        return dict.fromkeys(re.findall(r'([io]ifname "\w+") counter drop', self.scripts.get(namespace, "")), 3)
+        return dict.fromkeys(re.findall(r'counter drop comment "(.*)"', self.scripts.get(namespace, "")), 3)
+
+    def rules(self) -> dict[str, list[str]]:
+        """Of each router, where there are any, in their order."""
+        found = {
+            name[-2:]: re.findall(r"    (.*) counter drop comment", script) for name, script in self.scripts.items()
+        }
+        return {name: rules for name, rules in found.items() if rules}
 
     def silenced(self) -> dict[str, set[str]]:
         """What each router drops, where it drops anything."""
-        return {name[-2:]: set(found) for name in self.scripts if (found := self.drops(name, "fault"))}
+        return {name: set(rules) for name, rules in self.rules().items()}
 
 
 @pytest.fixture
@@ -56,25 +65,25 @@ def test_an_az_that_is_not_there_is_named(letter: str) -> None:
 
 @pytest.mark.parametrize(("a", "b"), [(1, 2), (2, 1), (1, 3), (3, 2)])
 def test_a_cut_silences_one_link_at_both_of_its_ends(routers: Routers, a: int, b: int) -> None:
-    faults.cut("lab", faults.both_ways((a, b)))
+    faults.drop("lab", faults.cuts(faults.both_ways((a, b))))
     drop = {f'iifname "l{min(a, b)}{max(a, b)}"'}
     assert routers.silenced() == {f"r{a}": drop, f"r{b}": drop}
-    assert faults.standing_cuts("lab") == (frozenset({(a, b), (b, a)}), 6)
+    assert faults.standing_drops("lab") == {Drop(a, b, Kind.CUT): 3, Drop(b, a, Kind.CUT): 3}
 
 
 def test_one_way_silences_one_end(routers: Routers) -> None:
-    faults.cut("lab", frozenset({(1, 3)}))
+    faults.drop("lab", faults.cuts(frozenset({(1, 3)})))
     assert routers.silenced() == {"r3": {'iifname "l13"'}}
 
 
 def test_an_az_is_not_cut_from_itself(routers: Routers) -> None:
     with pytest.raises(LabError, match="name two different ones"):
-        faults.cut("lab", faults.both_ways((2, 2)))
+        faults.drop("lab", faults.cuts(faults.both_ways((2, 2))))
     assert routers.scripts == {}
 
 
 def test_an_isolated_az_hears_nobody_and_is_heard_by_nobody(routers: Routers) -> None:
-    faults.cut("lab", faults.alone(2))
+    faults.drop("lab", faults.cuts(faults.alone(2)))
     assert routers.silenced() == {
         "r1": {'iifname "l12"'},
         "r2": {'iifname "l12"', 'iifname "l23"', 'iifname "pub"', 'oifname "pub"'},
@@ -83,14 +92,38 @@ def test_an_isolated_az_hears_nobody_and_is_heard_by_nobody(routers: Routers) ->
 
 
 def test_cuts_add_up_and_are_healed_one_by_one(routers: Routers) -> None:
-    faults.cut("lab", faults.alone(1))
-    faults.cut("lab", faults.both_ways((2, 3)))
-    assert len(faults.standing_cuts("lab")[0]) == 8
-    faults.heal("lab", faults.alone(1))
-    assert faults.standing_cuts("lab")[0] == faults.both_ways((2, 3))
+    faults.drop("lab", faults.cuts(faults.alone(1)))
+    faults.drop("lab", faults.cuts(faults.both_ways((2, 3))))
+    assert len(faults.standing_drops("lab")) == 8
+    faults.heal("lab", faults.cuts(faults.alone(1)))
+    assert faults.standing_drops("lab").keys() == faults.cuts(faults.both_ways((2, 3)))
     faults.heal("lab")
     assert routers.silenced() == {}
     assert set(routers.scripts.values()) == {"table inet fault {}\ndelete table inet fault\n"}
+
+
+def test_a_bad_link_stands_beside_a_cut_and_each_is_healed_by_itself(routers: Routers) -> None:
+    way = frozenset({(1, 2)})
+    kinds = [faults.limits(way, 10_000), faults.losses(way, 2), faults.cuts(way)]
+    for drops in kinds:
+        faults.drop("lab", drops)
+    link = 'iifname "l12"'
+    loss, narrow = f"{link} numgen random mod 100 < 2", f"{link} limit rate over 1250000 bytes/second burst 65536 bytes"
+    assert routers.rules() == {"r2": [link, loss, narrow]}  # a cut first: it leaves nothing for the others
+    faults.heal("lab", faults.cuts(way))
+    assert routers.rules() == {"r2": [loss, narrow]}
+    faults.heal("lab", faults.losses(way, 3))  # not this one
+    assert faults.standing_drops("lab").keys() == faults.limits(way, 10_000) | faults.losses(way, 2)
+    faults.heal("lab", faults.losses(way, 2))
+    assert routers.rules() == {"r2": [narrow]}
+    faults.heal("lab")
+    assert routers.rules() == {}
+
+
+@pytest.mark.parametrize("comment", ["", "cut", "cut 1 2", "cut 1 x 0", "flood 1 2 0", "cut 1 2 0 0"])
+def test_a_rule_of_somebody_else_is_no_drop(routers: Routers, monkeypatch: pytest.MonkeyPatch, comment: str) -> None:
+    monkeypatch.setattr(network, "drops", lambda *_: {comment: 7, "loss 1 2 2": 9})
+    assert faults.standing_drops("lab") == {Drop(1, 2, Kind.LOSS, 2): 9}
 
 
 def machine(state: Path, name: str, *disks: str) -> Path:
@@ -134,12 +167,59 @@ def test_a_disk_that_is_not_there_is_refused_by_naming_those_that_are(
 
 def test_what_stands_is_told_and_a_half_made_machine_is_nobody(tmp_path: Path, routers: Routers) -> None:
     (tmp_path / "machines" / "half").mkdir(parents=True)
-    faults.cut("lab", frozenset({(1, 2), (3, faults.PUB)}))
+    faults.drop("lab", faults.cuts(frozenset({(1, 2), (3, faults.PUB)})))
+    faults.drop("lab", faults.losses(frozenset({(2, 3)}), 2) | faults.limits(frozenset({(2, 3)}), 10_000))
     machine(tmp_path, "lab-a-storage-01", "d01", "d02")
     (tmp_path / "machines/lab-a-storage-01/disks/d01").write_bytes(b"data")
     (tmp_path / "machines/lab-a-storage-01/disks/d02").write_bytes(b"")
     assert faults.standing("lab", ZONES, tmp_path) == [
         ("az b", "AZ b can't hear AZ a", "./mobula lab heal"),
+        ("az c", "AZ c loses 2 % of what AZ b sends", "./mobula lab heal"),
+        ("az c", "AZ c gets 10000 kbit/s of what AZ b sends", "./mobula lab heal"),
         ("az c", "the internet can't hear AZ c", "./mobula lab heal"),
         ("lab-a-storage-01", "disk d02 has failed", "./mobula up puts a new disk in its place"),
     ]
+
+
+# Wrong bytes on a disk.
+
+
+def sector(text: str) -> bytes:
+    return text.encode().ljust(SECTOR_BYTES, b"\0")
+
+
+def test_only_the_sectors_that_are_meant_are_spoiled_and_only_between_the_labels(tmp_path: Path) -> None:
+    disk = machine(tmp_path, "lab-a-storage-01", "d01") / "d01"
+    size, inner = 64 << 20, LABELS_BYTES + (3 << 20)
+    os.truncate(disk, size)
+    ours, theirs = sector("ours"), sector("theirs")
+    # In a label, inside, where it is not a sector's beginning, beside others', twice, at the last place, in the other label.
+    places = {
+        0: ours, LABELS_BYTES: ours, inner + 100: ours, inner + 4096: theirs + ours + theirs, inner + (20 << 20): ours,
+        size - LABELS_BYTES - SECTOR_BYTES: ours, size - LABELS_BYTES: ours,
+    }  # fmt: skip
+    with disk.open("r+b") as file:
+        for at, data in places.items():
+            file.seek(at)
+            file.write(data)
+    before = disk.read_bytes()
+    found = (tmp_path, "lab-a-storage-01", "d01", [ours, sector("nowhere")])
+    assert faults.count_sectors(*found) == 4
+    assert faults.spoil_sectors(*found) == 4
+    spoiled = [LABELS_BYTES, inner + 4096 + SECTOR_BYTES, inner + (20 << 20), size - LABELS_BYTES - SECTOR_BYTES]
+    wanted = bytearray(before)
+    for at in spoiled:
+        wanted[at : at + SECTOR_BYTES] = faults.inverted(ours)
+    assert disk.read_bytes() == wanted
+    assert disk.stat().st_blocks * 512 < 2 << 20  # the holes are holes still
+    assert faults.count_sectors(*found) == 0
+    assert faults.count_sectors(tmp_path, "lab-a-storage-01", "d01", [faults.inverted(ours)]) == 4
+
+
+def test_a_disk_that_has_failed_has_nothing_to_spoil_and_one_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    disks = machine(tmp_path, "lab-a-storage-01", "d01", "d02")
+    (disks / "d01").write_bytes(b"")
+    assert faults.spoil_sectors(tmp_path, "lab-a-storage-01", "d01", [sector("ours")]) == 0
+    for act, verb in ((faults.spoil_sectors, "spoil"), (faults.count_sectors, "read")):
+        with pytest.raises(LabError, match=re.escape(f"{verb} disk 'd09' of lab-a-storage-01: it has d01, d02")):
+            act(tmp_path, "lab-a-storage-01", "d09", [sector("ours")])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ops import catalog as catalogs
-from ops.catalog import TEMPLATES, CatalogError, Service, catalog, services_of
+from ops.catalog import TEMPLATES, CatalogError, Service, catalog, names_of, services_of
 from ops.errors import OperatorError
 from ops.progress import Progress
 
@@ -59,6 +59,11 @@ def test_what_is_wrong_with_a_description_passes_through_a_context(templates: Pa
     (templates / "services/webapi.yml").write_text("[")
     with pytest.raises(CatalogError), step():
         catalog()
+
+
+def test_a_host_has_the_names_of_its_services_in_dns() -> None:
+    pools = ("loadbalancer", "api", "storage", "nameservice", "metadata")
+    assert [names_of(pool) for pool in pools] == [("@",), ("authcache", "webapi"), ("storage",), ("ns",), ()]
 
 
 def test_a_hosts_services_start_in_their_order_then_by_name() -> None:

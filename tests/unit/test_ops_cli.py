@@ -172,7 +172,7 @@ def test_healing_passes_over_a_machine_that_was_never_finished(
 ) -> None:
     (tmp_path / "lab/machines/lab-a-api-01").mkdir()
     monkeypatch.setattr(network, "nft", lambda *_: None)
-    assert run("lab", "heal") == (0, "no cuts, nobody frozen\n", "")
+    assert run("lab", "heal") == (0, "no cuts, no bad links, nobody frozen\n", "")
 
 
 def test_help_does_not_load_what_only_commands_need() -> None:

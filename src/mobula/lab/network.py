@@ -118,12 +118,12 @@ def nft(namespace: str, script: str) -> None:
 
 
 def drops(namespace: str, table: str) -> dict[str, int]:
-    """What a table of this name drops on a router: match (``iifname "l12"``) -> packets dropped so far."""
+    """What a table of this name drops on a router: the rule's comment -> packets dropped so far."""
     done = subprocess.run(
         ["nsenter", f"--net={NETNS / namespace}", "nft", "list", "table", "inet", table], capture_output=True, text=True, check=False
     )  # fmt: skip
-    found = re.findall(r'([io]ifname "\w+") counter packets (\d+) bytes \d+ drop', done.stdout)
-    return {match: int(packets) for match, packets in found}
+    found = re.findall(r'counter packets (\d+) bytes \d+ drop comment "([^"]*)"', done.stdout)
+    return {comment: int(packets) for packets, comment in found}
 
 
 def remove_namespaces(prefix: str) -> list[str]:
@@ -142,8 +142,8 @@ def remove_namespaces(prefix: str) -> list[str]:
     return names
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait for a state.
+def wait_until(holds: Callable[[], bool], timeout_s: float, what: str, *, every_s: float = 0.05) -> None:
+    """Wait for a state. `every_s`: how long to wait before it is looked for again.
 
     Raises:
         LabError: it does not hold within the bound; `what` says what was tried.
@@ -152,7 +152,7 @@ def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
     while not holds():
         if time.monotonic() > end:
             raise LabError(f"{what}: not done within {timeout_s:.0f} s")
-        threading.Event().wait(0.05)
+        threading.Event().wait(every_s)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

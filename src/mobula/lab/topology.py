@@ -108,8 +108,13 @@ def of_region(region: str, cidr: str) -> Topology:
         bridges={router[z]: f"{p}.{z}.1/24" for z in ZONES}, loopbacks={op: f"{p}.250.1/32", pub: f"{p}.240.1/32"},
         links=tuple(links), routes=tuple(routes),
     )  # fmt: skip
-    clients = [of_host(region, cidr, f"{region}-c{z}", z, f"{p}.{z}.250") for z in ZONES]
+    clients = [of_host(region, cidr, f"{region}-c{z}", z, client_address(cidr, z)) for z in ZONES]
     return merge([base, *clients])
+
+
+def client_address(cidr: str, zone: int) -> str:
+    """Of the client host inside an AZ."""
+    return f"{'.'.join(cidr.split('.')[:2])}.{zone}.250"
 
 
 def of_host(region: str, cidr: str, host: str, zone: int, address: str) -> Topology:
