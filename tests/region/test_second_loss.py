@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ops.region import Region
 from tests.probe.machine import until
 from tests.region.conftest import Machines, wait_until_well
 from tests.region.signed import Client
@@ -27,16 +26,19 @@ SELECT e.directory || '/' || e.name, e.object_id FROM metadata.entry e JOIN meta
 WHERE e.copies > 0 AND NOT EXISTS (
   SELECT FROM jsonb_array_elements(g.servers) WITH ORDINALITY s(server, number)
   WHERE s.number <= e.copies AND s.server->>'id' NOT IN ('{}', '{}'))"""
+TWO_OF_A_GROUP = """
+SELECT g.servers->0->>'id', g.servers->1->>'id' FROM metadata.entry e JOIN metadata.placement_group g ON g.id = e.group_id
+WHERE e.directory LIKE '%{}' AND e.copies = 2 ORDER BY e.name LIMIT 1"""
 Mobula = Callable[..., Output]
 
 
 def test_a_second_loss_before_the_repair_names_exactly_what_is_lost(
-    mobula: Mobula, machines: Machines, region: Region, demo: Client, folder: str
+    mobula: Mobula, machines: Machines, demo: Client, folder: str
 ) -> None:
     bodies = {f"{folder}/o{number}": f"object {number}".encode() for number in range(OBJECTS)}
     for path, body in bodies.items():
         assert demo.put(path, body).status == 204
-    first, second = (next(h.name for h in region.pool("storage") if h.az == az) for az in "ab")
+    first, second = machines.sql(TWO_OF_A_GROUP.format(folder.removeprefix("/demo")))[0]
     rows = machines.sql(WITH_NO_COPY_ELSEWHERE.format(first, second))
     doomed = {object_id for _, object_id in rows}
     # The metadata tier has the account's number where clients have its name.
