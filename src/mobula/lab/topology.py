@@ -18,6 +18,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 ZONES = (1, 2, 3)
+TCP_RETRIES = 5
+"""A connection that nobody acknowledges ends after 13 s, not after 15 min. Each packet that goes out again waits twice as long as the one
+before it: after a partition of 30 s the election of ZooKeeper's servers would go on only 25 s later.
+"""
 Argv = tuple[str, ...]
 
 
@@ -124,12 +128,6 @@ def of_host(region: str, cidr: str, host: str, zone: int, address: str) -> Topol
     return Topology(
         namespaces=(host,), links=(Link(End(host, "host0", f"{address}/24"), port),), routes=(Route(host, cidr, gateway),)
     )  # fmt: skip
-
-
-TCP_RETRIES = 5
-"""A connection that nobody acknowledges ends after 13 s, not after 15 min. Each packet that goes out again waits twice as long as the one
-before it: after a partition of 30 s the election of ZooKeeper's servers would go on only 25 s later.
-"""
 
 
 def merge(parts: Iterable[Topology]) -> Topology:
