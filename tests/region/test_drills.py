@@ -34,15 +34,16 @@ def test_a_drill_passes(name: str, variant: str, mobula: Mobula, region: Region)
 
 
 def test_a_drill_that_is_killed_in_mid_fault_is_healed_by_the_next_command(mobula: Shell, region: Region) -> None:
+    wanted = faults.cuts(faults.alone(region.zones["a"]))
     drill = subprocess.Popen([*mobula.prefix, "drill", "run", "partition", "--variant", "isolate-a"])
     try:
-        until("the AZ to be cut off", lambda: faults.standing_drops(region.name), CUT_S)
+        until("the AZ to be cut off", lambda: faults.standing_drops(region.name).keys() == wanted, CUT_S)
     finally:
         children = _children(drill.pid)
         drill.kill()
         drill.wait()
     assert Standing(region).faults()
-    assert faults.standing_drops(region.name).keys() == faults.cuts(faults.alone(region.zones["a"]))
+    assert faults.standing_drops(region.name).keys() == wanted
     healed = mobula("drill", "heal")
     assert healed.returncode == 0, healed.stderr
     assert not faults.standing_drops(region.name)
