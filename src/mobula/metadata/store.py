@@ -47,7 +47,7 @@ from mobula.wire.zookeeper import Client, Node, NodeExists, NoNode
 
 log = structlog.get_logger()
 
-DEADLINE_S = 7.0
+DEADLINE_S = 6.0
 """of one call to the metadata tier, so that a request of one call is answered within 10 s whatever a loadbalancer tried before"""
 ENTRIES_MAX = 1_000_000
 GROUPS_SHARD = 1

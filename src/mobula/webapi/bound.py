@@ -9,8 +9,8 @@ from typing import Self
 
 from mobula.core.errors import unavailable
 
-DECIDE_S = 7.0
-"""so that 503 is there within 10 s whatever a loadbalancer tried before, and what was stored is dropped"""
+DECIDE_S = 6.0
+"""so that 503 is there within 10 s whatever a loadbalancer tried before (up to 3.8 s), and what was stored is dropped"""
 
 
 class Bound:
