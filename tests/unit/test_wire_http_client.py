@@ -179,6 +179,10 @@ async def test_a_connection_that_died_while_kept_is_replaced_for_what_may_be_ask
         with pytest.raises(ConnectionLost):
             await client.request(address, "POST", "/")
         assert served == 4
+        await (await client.request(address, "GET", "/")).body()
+        with pytest.raises(ConnectionLost):
+            await client.request(address, "GET", "/", repeatable=False)
+        assert served == 5
 
 
 @pytest.mark.parametrize(

@@ -213,11 +213,11 @@ class HttpClient:
         *,
         headers: Pairs = (),
         body: bytes = b"",
-        repeatable: bool = False,
+        repeatable: bool | None = None,
     ) -> ClientResponse:
         """Send a request whole and wait for the head of its response.
 
-        Asks once more over a new connection if a kept one turns out to be dead and the method is safe, or the request `repeatable`.
+        Asks once more over a new connection if a kept one turns out to be dead and the request is `repeatable` (None: if its method is safe).
         Raises ConnectFailed, ConnectionLost, ResponseTimeout, InvalidResponse.
         """
         fields = [("Host", str(address)), *headers]
@@ -228,7 +228,7 @@ class HttpClient:
         try:
             return await connection.ask(method, message)
         except ConnectionLost:
-            if fresh or not (repeatable or method in _SAFE):
+            if fresh or not (method in _SAFE if repeatable is None else repeatable):
                 raise
         connection, _ = await self._connect(address, fresh=True)
         return await connection.ask(method, message)

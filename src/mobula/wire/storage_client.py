@@ -343,7 +343,7 @@ class StorageClient:
         with _answers(f"{method} a copy on {server}"):
             async with asyncio.timeout(bound_s or ANSWER_S):
                 return await self._http.request(
-                    server, method, f"/objects/{name}", headers=headers, body=body, repeatable=method == "PUT"
+                    server, method, f"/objects/{name}", headers=headers, body=body, repeatable=method != "DELETE"
                 )
 
 
