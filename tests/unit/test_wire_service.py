@@ -9,13 +9,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
 
 from mobula.wire.http_client import Address, HttpClient
 from mobula.wire.http_exchange import Request, Response
-from mobula.wire.service import ConfigRefused, Frame, load
+from mobula.wire.service import ConfigRefused, Frame, load, on_trouble
 
 SOURCES = Path(__file__).parents[2] / "src"
 BOUND_S = 10.0
@@ -184,3 +186,20 @@ async def test_a_service_with_a_status_port_tells_its_clients_nothing_of_itself(
         os.kill(os.getpid(), signal.SIGTERM)
         assert await running == 0
         await client.close()
+
+
+def test_a_connection_that_was_ended_while_something_arrived_on_it_is_no_error() -> None:
+    """uvloop calls it fatal; every other thing that nobody has caught goes on to where such things are logged."""
+    passed: list[dict[str, object]] = []
+    loop = cast("asyncio.AbstractEventLoop", SimpleNamespace(default_exception_handler=passed.append))
+    closed = RuntimeError("unable to perform operation on <TCPTransport closed=True 0x1>; the handler is closed")
+    on_trouble(loop, {"message": "Fatal error on SSL protocol", "exception": closed})
+    assert passed == []
+    others: list[dict[str, object]] = [
+        {"message": "Task exception was never retrieved", "exception": RuntimeError("ours")},
+        {"message": "Fatal error on SSL protocol", "exception": OSError("the handler is closed")},
+        {"message": "no exception at all"},
+    ]
+    for context in others:
+        on_trouble(loop, context)
+    assert passed == others

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import click
 import msgspec
@@ -133,6 +133,19 @@ def main[C: Config](
     command()
 
 
+def on_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody has caught is an error, with where it came from; but for one thing that is none.
+
+    uvloop goes on reading what has arrived on a TLS connection that was ended meanwhile, wants to answer, and calls it fatal that it can't
+    (its issues 506 and 685). Whoever ended the connection knows that it has ended.
+    """
+    error = context.get("exception")
+    if isinstance(error, RuntimeError) and str(error).endswith("the handler is closed"):
+        log.get_logger().info("a connection was ended while something arrived on it", why=str(error))
+        return
+    loop.default_exception_handler(context)
+
+
 class Frame[C: Config]:
     """One process's life: listen, start the service, wait for a signal, drain, stop the service."""
 
@@ -165,6 +178,7 @@ class Frame[C: Config]:
         def signalled() -> None:
             (told_to_hurry if told_to_stop.is_set() else told_to_stop).set()
 
+        asyncio.get_running_loop().set_exception_handler(on_trouble)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, signalled)
         listen, reuse_port = getattr(config, "listen", "0.0.0.0"), getattr(config, "reuse_port", False)
