@@ -8,8 +8,8 @@ You will see: `mobula status` names the disks within 10 s; nothing on the client
 
 from __future__ import annotations
 
-from ops.drills.faults import FailDisks, SparesIn
 from ops.drills.model import Act, Drill, Scene, expect
+from ops.drills.storage_faults import FailDisks, SparesIn
 
 VDEVS, SPARES = 3, 2
 

@@ -1,6 +1,6 @@
 """Runs a drill: preflight, load, steady state, heal registered, harm, hold, heal, settle, and what was recorded.
 
-A fault is noted on disk before it is done (`faults.Standing`), and healed whatever happens: at the end, on an error, on Ctrl-C, SIGTERM
+A fault is noted on disk before it is done (`standing.Standing`), and healed whatever happens: at the end, on an error, on Ctrl-C, SIGTERM
 and SIGHUP.
 A `kill -9` leaves the note: `mobula drill heal` and the next drill's preflight heal it.
 """
@@ -22,12 +22,13 @@ from ops import provision
 from ops.accounts import Administration
 from ops.drills.bulk import bulk
 from ops.drills.clients import Clients, Objects
-from ops.drills.faults import Fault, RotFiles, Standing
+from ops.drills.fault import Fault
 from ops.drills.findings import Finding, Verdict
 from ops.drills.history import Operation, decode
 from ops.drills.looks import look
 from ops.drills.model import Act, Drill, Scene
 from ops.drills.scene import gather, scene_of
+from ops.drills.standing import Standing
 from ops.drills.watch import Watch
 from ops.errors import OperatorError
 from ops.progress import Progress
@@ -212,10 +213,10 @@ def _proof(fault: Fault, region: Region) -> list[tuple[str, bool]]:
 
 def _unaided(fault: Fault, region: Region, progress: Progress) -> list[str]:
     """What should have become right by itself, before it is healed."""
-    if not isinstance(fault, RotFiles):
+    if not fault.mends:
         return []
     try:
-        with progress.step("wait until what clients read is right again, by itself"):
+        with progress.step(f"wait until {fault.mends}, by itself"):
             return fault.unaided(region)
     except (OperatorError, OSError) as error:
         return [f"{fault.text()}: {error}"]

@@ -8,8 +8,8 @@ You will see: the filled hosts take nothing; some slow PUTs in the first seconds
 
 from __future__ import annotations
 
-from ops.drills.faults import Full
 from ops.drills.model import BACK_S, UNTOUCHED_S, Act, Drill, Expect, Scene
+from ops.drills.storage_faults import Full
 
 
 def act(scene: Scene, variant: str) -> Act:

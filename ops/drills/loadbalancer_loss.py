@@ -8,7 +8,8 @@ You will see: slow requests of those clients that had connections to it, then no
 
 from __future__ import annotations
 
-from ops.drills.faults import Fault, Freeze, Power, Stop
+from ops.drills.fault import Fault
+from ops.drills.faults import Freeze, Power, Stop
 from ops.drills.model import Act, Drill, Scene, expect
 
 

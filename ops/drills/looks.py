@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mobula.lab import faults
 from mobula.lab.network import LabError
 from ops.audit_region import audit
-from ops.drills.faults import Fault, Full, RotDisk
+from ops.drills.fault import Fault
 from ops.drills.findings import Finding, Verdict
 from ops.errors import OperatorError
 from ops.progress import Progress
@@ -30,8 +30,7 @@ def look(region: Region, folder: str, since_s: float, done: Iterable[Fault], pro
     with progress.step("audit: every copy of every object"):
         found = copies(region, folder, progress)
         for fault in done:
-            if isinstance(fault, Full | RotDisk):
-                found += left(region, fault)
+            found += left(region, fault)
     with progress.step("what crashed, what still stands"):
         with ThreadPoolExecutor(LOOKERS) as pool:
             for crashed in pool.map(lambda host: crashes(region, host, since_s), region.hosts.values()):
@@ -55,7 +54,7 @@ def copies(region: Region, folder: str, progress: Progress) -> list[Finding]:
     return found
 
 
-def left(region: Region, fault: Full | RotDisk) -> list[Finding]:
+def left(region: Region, fault: Fault) -> list[Finding]:
     """What can't be seen is unknown, and no reason to lose what the audit has found."""
     try:
         return [Finding("O4", Verdict.FAIL, what) for what in fault.left(region)]

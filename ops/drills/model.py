@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mobula.lab.faults import PUB
-from ops.drills.faults import Fault
+from ops.drills.fault import Fault
 from ops.errors import BadInput
 from ops.region import Host
 

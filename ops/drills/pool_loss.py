@@ -8,8 +8,8 @@ You will see: a second of slower reads; PUTs go elsewhere; after the repair an a
 
 from __future__ import annotations
 
-from ops.drills.faults import LosePool
 from ops.drills.model import Act, Drill, Scene, expect
+from ops.drills.storage_faults import LosePool
 
 
 def _host(scene: Scene, variant: str) -> str:

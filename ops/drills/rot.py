@@ -11,8 +11,9 @@ checksum errors.
 
 from __future__ import annotations
 
-from ops.drills.faults import Fault, RotDisk, RotFiles
+from ops.drills.fault import Fault
 from ops.drills.model import Act, Drill, Scene, expect
+from ops.drills.storage_faults import RotDisk, RotFiles
 
 DISK = "d01"
 

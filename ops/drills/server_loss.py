@@ -8,7 +8,8 @@ You will see: a pause as long as a request's time-out for those who were just ta
 
 from __future__ import annotations
 
-from ops.drills.faults import Fault, Freeze, Power
+from ops.drills.fault import Fault
+from ops.drills.faults import Freeze, Power
 from ops.drills.model import Act, Drill, Scene, expect
 
 

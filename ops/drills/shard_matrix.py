@@ -10,7 +10,8 @@ the async peer has taken its place; for the async nothing.
 from __future__ import annotations
 
 from mobula.lab.faults import alone
-from ops.drills.faults import Cut, Fault, Freeze, Kill, Power
+from ops.drills.fault import Fault
+from ops.drills.faults import Cut, Freeze, Kill, Power
 from ops.drills.model import Act, Drill, Scene, expect
 
 SHARD = 1

@@ -8,7 +8,8 @@ You will see: nothing on the clients' side. With `all`, names are answered from 
 
 from __future__ import annotations
 
-from ops.drills.faults import Fault, Kill, Power, Stop
+from ops.drills.fault import Fault
+from ops.drills.faults import Kill, Power, Stop
 from ops.drills.model import Act, Drill, Scene, expect
 
 

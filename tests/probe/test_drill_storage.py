@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.drills import faults
+from ops.drills import fault, storage_faults
 from ops.drills.client import known_body
-from ops.drills.faults import Full, RotDisk, RotFiles
+from ops.drills.storage_faults import Full, RotDisk, RotFiles
 from ops.region import REPO, Host, Region
 from ops.remote import RemoteError, Result
 from tests.drills import region_in
@@ -74,12 +74,12 @@ def zfs(monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateZfs]:
     with private_zfs(8) as found:
         found.create(2)
         found.run("zfs", "create", f"{POOL}/objects")
-        monkeypatch.setattr(faults, "SshRemote", lambda *_: Inside(found))
-        monkeypatch.setattr(faults, "DATA_DIR", str(found.folder / "tank/objects"))
-        monkeypatch.setattr(faults, "DISKS", str(found.disks))
+        monkeypatch.setattr(fault, "SshRemote", lambda *_: Inside(found))
+        monkeypatch.setattr(storage_faults, "DATA_DIR", str(found.folder / "tank/objects"))
+        monkeypatch.setattr(storage_faults, "DISKS", str(found.disks))
         found.run("mkdir", "/run/mobula")
         bodies = [known_body(path).decode() for path in OBJECTS]
-        program = [sys.executable, "-c", STORE, faults.DATA_DIR, ACCOUNT]
+        program = [sys.executable, "-c", STORE, storage_faults.DATA_DIR, ACCOUNT]
         Inside(found).run(program, stdin=json.dumps(bodies), timeout_s=60)
         yield found
 
@@ -126,7 +126,7 @@ def test_a_disk_that_nobody_has_spoiled_is_healed_at_once(zfs: PrivateZfs, regio
 
 def test_a_full_pool_takes_nothing_gives_what_it_has_and_has_room_again(zfs: PrivateZfs, region: Region) -> None:
     def takes() -> str:
-        program = [sys.executable, "-c", ASK, faults.DATA_DIR, ACCOUNT]
+        program = [sys.executable, "-c", ASK, storage_faults.DATA_DIR, ACCOUNT]
         return Inside(zfs).run(program, timeout_s=60).stdout.strip()
 
     before = sums(zfs)
@@ -148,7 +148,7 @@ def test_a_full_pool_takes_nothing_gives_what_it_has_and_has_room_again(zfs: Pri
     def stored() -> bool:
         body = b"a new one"
         name = f"{uuid.uuid4()}.{len(body)}.{hashlib.md5(body, usedforsecurity=False).hexdigest()}"
-        zfs.run("sh", "-c", f"printf %s {body.decode()!r} >{faults.DATA_DIR}/{ACCOUNT}/{name}")
+        zfs.run("sh", "-c", f"printf %s {body.decode()!r} >{storage_faults.DATA_DIR}/{ACCOUNT}/{name}")
         return fault.left(region) == []
 
     # Of files that are as old as the emptying by zfs-fuse's clock, which counts seconds, nobody can say.
@@ -157,7 +157,7 @@ def test_a_full_pool_takes_nothing_gives_what_it_has_and_has_room_again(zfs: Pri
 
 def test_a_pool_that_was_filled_by_half_is_emptied(zfs: PrivateZfs, region: Region) -> None:
     zfs.run("zfs", "create", "-o", "mountpoint=none", f"{POOL}/drill-full")
-    zfs.run("sh", "-c", f"echo >{faults.DATA_DIR}/tmp/drill-full")
+    zfs.run("sh", "-c", f"echo >{storage_faults.DATA_DIR}/tmp/drill-full")
     Full((HOST,)).heal(region)
     assert "drill-full" not in zfs.run("zfs", "list", "-H") + sums(zfs)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mobula.lab import faults
-from ops.drills.faults import Standing
+from ops.drills.standing import Standing
 from ops.region import Region
 from tests.probe.machine import until
 from tests.region.conftest import wait_until_well

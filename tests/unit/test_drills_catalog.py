@@ -8,23 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ops.drills import catalog, faults
+from ops.drills import catalog
 from ops.drills.catalog import DRILLS, drill_of
-from ops.drills.faults import (
-    Cut,
-    Degrade,
-    FailDisks,
-    Fault,
-    Kill,
-    LosePool,
-    Pause,
-    RotDisk,
-    RotFiles,
-    SparesIn,
-    Standing,
-    Stop,
-)
+from ops.drills.fault import Fault, unit_of
+from ops.drills.faults import Cut, Degrade, Kill, Pause, Stop
 from ops.drills.model import NEVER, PUB_CLIENTS, Act, Scene
+from ops.drills.standing import Standing
+from ops.drills.storage_faults import FailDisks, LosePool, RotDisk, RotFiles, SparesIn
 from ops.errors import BadInput
 from tests.drills import PROFILES, ZONES, hosts, region_in, scene
 
@@ -79,7 +69,7 @@ def test_every_fault_is_of_something_that_is_there(name: str, variant: str, prof
                 assert touched
             if isinstance(fault, Kill | Pause | Stop):
                 region = region_in(Path("/nowhere"), profile)
-                assert all(faults._unit(region, host, fault.service) for host in fault.hosts)
+                assert all(unit_of(region, host, fault.service) for host in fault.hosts)
 
 
 @every_profile

@@ -18,13 +18,15 @@ import msgspec
 import pytest
 
 from ops import status as looking
-from ops.drills import engine, faults
+from ops.drills import engine, standing
 from ops.drills.client import Key
 from ops.drills.engine import Recorded
-from ops.drills.faults import Standing
+from ops.drills.fault import Fault
 from ops.drills.findings import Verdict
 from ops.drills.history import Operation, encode
 from ops.drills.model import Act, Drill, Scene, expect
+from ops.drills.standing import Standing
+from ops.drills.storage_faults import RotFiles
 from ops.errors import OperatorError
 from ops.progress import Progress
 from ops.region import REPO, Region
@@ -71,7 +73,7 @@ class Lab:
 THE: dict[str, Lab] = {}
 
 
-class Fake(msgspec.Struct, frozen=True, tag="fake"):
+class Fake(Fault, frozen=True, tag="fake"):
     """A fault that only says what it did."""
 
     name: str
@@ -160,7 +162,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         def end(self) -> None:
             made.do("end", "clients")
 
-    monkeypatch.setattr(faults, "_READ", msgspec.json.Decoder(list[Fake]))
+    monkeypatch.setattr(standing, "_READ", msgspec.json.Decoder(list[Fake]))
     monkeypatch.setattr(engine, "threading", SimpleNamespace(Event=lambda: made))
     monkeypatch.setattr(engine, "provision", made)
     monkeypatch.setattr(engine, "Objects", Objects)
@@ -247,7 +249,7 @@ def test_a_fault_that_cannot_be_noted_is_not_done(lab: Lab, monkeypatch: pytest.
     def full(*_: object) -> NoReturn:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(faults.os, "fsync", full)
+    monkeypatch.setattr(standing.os, "fsync", full)
     with pytest.raises(OperatorError, match="note 'fake x' before it is done"):
         run(lab, drill("x"))
     assert not lab.of("inject")
@@ -406,7 +408,7 @@ def test_a_drill_knows_its_own_objects_before_it_acts(lab: Lab, *, cold: bool, c
 def test_what_should_come_right_by_itself_is_waited_for_before_it_is_healed(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, fails: str | OperatorError | None, troubles: list[str]
 ) -> None:
-    rotten = faults.RotFiles("s", ())
+    rotten = RotFiles("s", ())
 
     def unaided(_fault: object, _region: Region) -> list[str]:
         lab.do("wait for", "s")
@@ -415,14 +417,14 @@ def test_what_should_come_right_by_itself_is_waited_for_before_it_is_healed(
         return [fails] if fails else []
 
     def act(found: Scene, _variant: str) -> Act:
-        return Act((Fake("x"), rotten), expect(found))  # type: ignore[arg-type]
+        return Act((Fake("x"), rotten), expect(found))
 
-    monkeypatch.setattr(faults, "_READ", msgspec.json.Decoder(list[Fake | faults.RotFiles]))
+    monkeypatch.setattr(standing, "_READ", msgspec.json.Decoder(list[Fake | RotFiles]))
     monkeypatch.setattr(lab, "do", lambda what, name: lab.did.append((what, name)))
-    monkeypatch.setattr(faults.RotFiles, "unaided", unaided)
+    monkeypatch.setattr(RotFiles, "unaided", unaided)
     for what in ("inject", "heal", "bit"):
         told = [] if what == "bit" else None
-        monkeypatch.setattr(faults.RotFiles, what, lambda *_, what=what, told=told: lab.do(what, "s") or told)
+        monkeypatch.setattr(RotFiles, what, lambda *_, what=what, told=told: lab.do(what, "s") or told)
     record = run(lab, replace(drill(), act=act))
     assert lab.of("inject", "bit", "wait for", "heal") == [
         ("inject", "x"), ("inject", "s"), ("bit", "x"), ("bit", "s"), ("wait for", "s"), ("heal", "s"), ("heal", "x"),
@@ -629,7 +631,8 @@ from pathlib import Path
 
 from mobula.lab import network
 from ops.drills import engine
-from ops.drills.faults import Cut, Standing
+from ops.drills.faults import Cut
+from ops.drills.standing import Standing
 from ops.drills.model import Act, Drill, expect
 from ops.progress import Progress
 from tests.drills import region_in, scene

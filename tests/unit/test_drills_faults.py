@@ -16,25 +16,13 @@ from mobula.lab import faults as lab
 from mobula.lab.faults import Drop, Kind
 from mobula.lab.network import LabError, NotThere
 from ops import provision
-from ops.drills import faults
+from ops.drills import fault as hands
+from ops.drills import faults, standing, storage_faults
 from ops.drills.client import known_body
-from ops.drills.faults import (
-    BOOTING,
-    Cut,
-    Degrade,
-    FailDisks,
-    Freeze,
-    Full,
-    Kill,
-    LosePool,
-    Pause,
-    Power,
-    RotDisk,
-    RotFiles,
-    SparesIn,
-    Standing,
-    Stop,
-)
+from ops.drills.fault import Fault, unit_of
+from ops.drills.faults import BOOTING, Cut, Degrade, Freeze, Kill, Pause, Power, Stop
+from ops.drills.standing import Standing
+from ops.drills.storage_faults import FailDisks, Full, LosePool, RotDisk, RotFiles, SparesIn
 from ops.errors import OperatorError
 from ops.region import Region
 from ops.remote import RemoteError, Result
@@ -78,7 +66,7 @@ class Edge:
 
     def run(self, address: str, argv: Sequence[str], stdin: str | None, *, check: bool) -> Result:
         host = next(name for name, known in ADDRESS.items() if known == address)
-        programs = {faults.ROT: "ROT", faults.FILL: "FILL"}
+        programs = {storage_faults.ROT: "ROT", storage_faults.FILL: "FILL"}
         argv = [programs.get(word, word) for word in argv]
         with self._lock:
             self.did.append((host, *argv))
@@ -114,7 +102,7 @@ def edge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Edge:
             raise NotThere(f"find machine {name!r}")
         return SimpleNamespace(name=name, folder=state_dir / "machines" / name)
 
-    monkeypatch.setattr(faults, "SshRemote", Remote)
+    monkeypatch.setattr(hands, "SshRemote", Remote)
     monkeypatch.setattr(faults.machines, "load", load)
     monkeypatch.setattr(faults.machines, "power_off", lambda m: made.do("power off", m.name))
     monkeypatch.setattr(faults.machines, "ensure", lambda m: made.do("ensure", m.name))
@@ -127,7 +115,7 @@ def edge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Edge:
     monkeypatch.setattr(lab, "standing_drops", lambda _region: made.drops)
     monkeypatch.setattr(lab, "spoil_sectors", lambda _dir, _host, disk, found: made.of_disk("spoil", disk, found))
     monkeypatch.setattr(lab, "count_sectors", lambda _dir, _host, disk, found: made.of_disk("count", disk, found))
-    monkeypatch.setattr(faults, "LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr(storage_faults, "LOOK_AGAIN_S", 0.001)
     monkeypatch.setattr(lab, "fail_disk", lambda _dir, host, disk: made.do("fail", host, disk))
     monkeypatch.setattr(provision, "up", lambda region, profile, _progress: made.do("up", region.name, profile))
     return made
@@ -158,10 +146,10 @@ def region(tmp_path: Path) -> Region:
         (Stop((A, B), "authcache"), f"stopped: authcache on {A}, {B}"),
         (FailDisks(STORAGE, ("d01", "d02")), f"failed: d01, d02 of {STORAGE}"),
         (LosePool(STORAGE), f"gone with its pool: {STORAGE}"),
-        (SparesIn(STORAGE, 2), f"2 spares of {STORAGE} are in, nothing resilvers"),
+        (SparesIn(STORAGE, 2), f"2 spares of {STORAGE} are in and filled"),
     ],
 )
-def test_a_fault_says_what_it_is(fault: faults.Fault, text: str) -> None:
+def test_a_fault_says_what_it_is(fault: Fault, text: str) -> None:
     assert fault.text() == text
 
 
@@ -222,12 +210,12 @@ def test_a_fault_says_what_it_is(fault: faults.Fault, text: str) -> None:
     ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
 )  # fmt: skip
 def test_what_a_fault_does_and_undoes(
-    edge: Edge, region: Region, fault: faults.Fault, harm: list[tuple[object, ...]], mend: list[tuple[object, ...]]
+    edge: Edge, region: Region, fault: Fault, harm: list[tuple[object, ...]], mend: list[tuple[object, ...]]
 ) -> None:
     def unit(step: tuple[object, ...]) -> tuple[object, ...]:
         *words, last = step
         if isinstance(last, str) and last.startswith("UNIT "):
-            last = faults._unit(region, str(words[0]), last.removeprefix("UNIT "))
+            last = unit_of(region, str(words[0]), last.removeprefix("UNIT "))
         return (*words, last)
 
     edge.answers = {"FILL": '{"filled_percent": 98}'}
@@ -266,7 +254,7 @@ def test_machines_start_two_at_a_time_and_end_all_at_once(
             workers.append(max_workers)
             super().__init__(max_workers)
 
-    monkeypatch.setattr(faults, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(hands, "ThreadPoolExecutor", Pool)
     fault = Power((A, B, C, STORAGE, META))
     fault.inject(region)
     fault.heal(region)
@@ -276,7 +264,7 @@ def test_machines_start_two_at_a_time_and_end_all_at_once(
     Power(()).inject(region)  # a drill of nobody does nothing
 
 
-def so(fault: faults.Fault, region: Region) -> bool:
+def so(fault: Fault, region: Region) -> bool:
     (_, was_so), *more = fault.bit(region)
     assert not more
     return was_so
@@ -366,7 +354,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         found.append(payload)
         return {"noted": 1}
 
-    monkeypatch.setattr(faults.Administration, "call", call)
+    monkeypatch.setattr(storage_faults.Administration, "call", call)
     return found
 
 
@@ -402,7 +390,7 @@ def test_what_clients_read_has_to_become_right_by_itself(
     assert ROTTEN.unaided(region) == []
     assert [step[4] for step in edge.did] == ["look"] * 3
     assert set(edge.told) == {called(*KNOWN)}  # nobody reads the others
-    monkeypatch.setattr(faults, "UNAIDED_S", 0.01)
+    monkeypatch.setattr(storage_faults, "UNAIDED_S", 0.01)
     for not_yet in (copies(["a/1"]), copies(missing=["a/1"], aside=1)):
         edge.in_turn["ROT look"] = [not_yet]
         assert ROTTEN.unaided(region) == [
@@ -433,7 +421,7 @@ def test_where_nothing_is_wrong_nobody_is_asked_to_mend_it(
 def test_what_is_not_mended_is_told_and_nothing_of_the_drill_stays_in_the_object_servers_way(
     edge: Edge, region: Region, asked: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(faults, "MENDED_S", 0.01)
+    monkeypatch.setattr(storage_faults, "MENDED_S", 0.01)
     edge.answers = {"ROT": copies(missing=["a/1"], aside=1)}
     with pytest.raises(LabError, match=f"wait until 1 copies on {STORAGE} are mended: not done within 0 s"):
         ROTTEN.heal(region)
@@ -593,7 +581,7 @@ GONE = "lab-z-api-01"
     ids=lambda value: value.text() if not isinstance(value, list) else "",
 )
 def test_nothing_is_healed_on_a_machine_that_is_gone_for_good_and_the_others_are(
-    edge: Edge, region: Region, fault: faults.Fault, healed: list[tuple[object, ...]]
+    edge: Edge, region: Region, fault: Fault, healed: list[tuple[object, ...]]
 ) -> None:
     Standing(region).note(fault)
     assert Standing(region).heal() == []
@@ -657,7 +645,7 @@ def test_what_cannot_be_noted_is_an_error_and_what_was_noted_stays(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(faults.os, "fsync", full)
+    monkeypatch.setattr(standing.os, "fsync", full)
     with pytest.raises(OperatorError, match=f"note 'no power: {B}' before it is done: .*No space left"):
         Standing(region).note(Power((B,)))
     assert note_of(region).read_bytes() == before
@@ -674,7 +662,22 @@ def test_a_note_is_whole_or_not_there(edge: Edge, region: Region, monkeypatch: p
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(faults.Path, "replace", killed)
+    monkeypatch.setattr(standing.Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         Standing(region).note(Power((B,)))
     assert [fault["type"] for fault in json.loads(note_of(region).read_bytes())] == ["freeze"]
+
+
+def test_the_next_disks_fail_when_spares_are_filled_and_not_when_they_are_in(
+    edge: Edge, region: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZFS fills a spare some seconds after it has come in, and tells of an earlier resilver meanwhile: eight disks once were too many."""
+    in_use = POOL_STATUS.replace("AVAIL", "INUSE  currently in use")
+    edge.in_turn = {
+        "zpool status": [
+            POOL_STATUS.format(scrub="resilver completed", errors=0), in_use.format(scrub="resilver completed", errors=0),
+            in_use.format(scrub=SCRUBS, errors=0), in_use.format(scrub=SCRUBBED, errors=0),
+        ],
+    }  # fmt: skip
+    SparesIn(STORAGE, 1).inject(region)
+    assert [step[2] for step in edge.did if step[1] == "zpool"] == ["status", "status", "scrub", "status", "status"]

@@ -11,7 +11,8 @@ import pytest
 from mobula.lab.faults import alone
 from ops.drills.client import known_body
 from ops.drills.engine import Recorded
-from ops.drills.faults import Cut, Fault, Freeze, Power, Stop
+from ops.drills.fault import Fault
+from ops.drills.faults import Cut, Freeze, Power, Stop
 from ops.drills.findings import Finding, Verdict
 from ops.drills.history import Operation
 from ops.drills.judge import FINAL, HEALED_S, IN_DOUBT_S, OUT_OF_DNS_S, Judged, judge

@@ -9,9 +9,10 @@ import pytest
 
 from ops.audit import Counts, Finding, Report
 from ops.drills import looks
-from ops.drills.faults import Full, Power, RotDisk, RotFiles
+from ops.drills.faults import Power
 from ops.drills.findings import Verdict
 from ops.drills.looks import look
+from ops.drills.storage_faults import Full, RotDisk, RotFiles
 from ops.errors import OperatorError
 from ops.progress import Progress
 from ops.region import Host, Region

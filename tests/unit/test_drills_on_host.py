@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.drills.faults import ROT
+from ops.drills.storage_faults import ROT
 
 ACCOUNT = str(uuid.UUID(int=7))
 OURS = [f"known {number} ".encode() * 8 for number in range(3)]

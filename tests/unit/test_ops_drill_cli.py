@@ -14,10 +14,10 @@ from ops import cli, drill_cli
 from ops import region as regions
 from ops.drills import engine, judge, matrix
 from ops.drills.engine import Recorded
-from ops.drills.faults import Standing
 from ops.drills.findings import Checked, Verdict
 from ops.drills.judge import Judged
 from ops.drills.model import Drill
+from ops.drills.standing import Standing
 from ops.errors import OperatorError
 from ops.region import Region
 from tests.drills import region_in, scene
