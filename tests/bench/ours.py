@@ -245,7 +245,7 @@ async def _shard(peers: Sequence[postgres.Server], secrets: Path) -> None:
         await connection.execute("SELECT pg_reload_conf()")
         async with asyncio.timeout(START_BOUND_S):
             sql = "SELECT sync_state FROM pg_stat_replication"
-            while await connection.fetchval(sql) != "sync":  # noqa: ASYNC110 (the state is another process's)
+            while await connection.fetchval(sql) != "sync":
                 await asyncio.sleep(0.1)
     finally:
         await connection.close()

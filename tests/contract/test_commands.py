@@ -610,7 +610,7 @@ def test_an_interrupt_ends_a_transfer_at_once_and_leaves_no_file_of_its_name(
         stalled.set()
         await response.start(200, [("Etag", "e")], content_length=100)
         await response.write(b"some")
-        while not request.aborted:  # noqa: ASYNC110
+        while not request.aborted:
             await asyncio.sleep(0.01)
 
     manta.faults = [stall]

@@ -119,7 +119,7 @@ async def synchronous(shards: shard.Shards, number: int, standby: str) -> None:
     await shards.sql(number, f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'")
     await shards.sql(number, "SELECT pg_reload_conf()")
     async with asyncio.timeout(10):
-        while (await shards.sql(number, "SHOW synchronous_standby_names"))[0]["synchronous_standby_names"] != standby:  # noqa: ASYNC110
+        while (await shards.sql(number, "SHOW synchronous_standby_names"))[0]["synchronous_standby_names"] != standby:
             await asyncio.sleep(0.02)
 
 
@@ -296,7 +296,7 @@ async def test_the_store_follows_the_leader_key(shards: shard.Shards, store: Pos
         assert (await store.lookup(stor, "o")).entry is not None
         await client.create(leader, b"other")
         async with asyncio.timeout(5):
-            while (await store.lookup(stor, "o")).entry is not None:  # noqa: ASYNC110 (the state is another process's)
+            while (await store.lookup(stor, "o")).entry is not None:
                 await asyncio.sleep(0.02)
     finally:
         await client.set(leader, f"m{number}".encode())

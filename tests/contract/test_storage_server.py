@@ -384,7 +384,7 @@ async def test_what_was_acknowledged_survives_a_kill_and_the_loss_of_every_unsyn
             tasks = [asyncio.create_task(busy.work(client)) for _ in range(8)]
             wanted = busy.random.randint(50, 400)
             async with asyncio.timeout(BOUND_S):
-                while len(busy.there) + len(busy.gone) < wanted:  # noqa: ASYNC110 (the state is another process's)
+                while len(busy.there) + len(busy.gone) < wanted:
                     await asyncio.sleep(0.001)
             storage.process.kill()
             storage.process.wait(BOUND_S)
@@ -587,7 +587,7 @@ async def test_wrong_bytes_are_never_given_out(storage: Storage, size: int, how:
 
 async def wait_for_wrong(client: StorageClient, server: Address, name: CopyName, *, wrong: bool) -> None:
     async with asyncio.timeout(BOUND_S):
-        while (str(name) in (await client.capacity(server)).wrong_copies) != wrong:  # noqa: ASYNC110
+        while (str(name) in (await client.capacity(server)).wrong_copies) != wrong:
             await asyncio.sleep(0.02)
 
 

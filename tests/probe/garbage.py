@@ -181,7 +181,7 @@ class Region:
             return sum(page.looked_at - len(page.files) for page in pages)
 
         async with asyncio.timeout(BOUND_S):
-            while await young():  # noqa: ASYNC110 (the time is the file system's)
+            while await young():
                 await asyncio.sleep(0.05)
 
     async def look(self, name: str) -> Entry | None:
@@ -246,7 +246,7 @@ def account_on(number: int) -> uuid.UUID:
 async def until(what: Callable[[], Any]) -> None:
     """Wait, bounded, until it is so."""
     async with asyncio.timeout(BOUND_S):
-        while not what():  # noqa: ASYNC110 (the state is another process's)
+        while not what():
             await asyncio.sleep(0.02)
 
 

@@ -64,7 +64,7 @@ class Primary:
     async def until(self, sql: str, *args: object) -> None:
         """Wait, bounded, until the query says true."""
         async with asyncio.timeout(10):
-            while not await self.query(sql, *args):  # noqa: ASYNC110 (the state is another process's)
+            while not await self.query(sql, *args):
                 await asyncio.sleep(0.02)
 
     async def until_waiting(self, connection: asyncpg.Connection) -> None:

@@ -78,14 +78,14 @@ class Pair:
     async def leased(self, name: str) -> float:
         """Wait, bounded, until that peer is leased; answers the monotonic time then."""
         async with asyncio.timeout(BOUND_S):
-            while not await self.until_s(name):  # noqa: ASYNC110 (the state is another process's)
+            while not await self.until_s(name):
                 await asyncio.sleep(0.01)
         return time.monotonic()
 
     async def unleased(self, name: str) -> None:
         """Wait, bounded, until that peer is not leased."""
         async with asyncio.timeout(BOUND_S):
-            while await self.until_s(name):  # noqa: ASYNC110
+            while await self.until_s(name):
                 await asyncio.sleep(0.01)
 
 
@@ -139,7 +139,7 @@ def kind(guard: Guard) -> str:
 async def turns(guard: Guard, wanted: Callable[[Guard], bool]) -> None:
     """Wait, bounded, until the guard is as wanted."""
     async with asyncio.timeout(BOUND_S):
-        while not wanted(guard):  # noqa: ASYNC110
+        while not wanted(guard):
             await asyncio.sleep(0.01)
 
 

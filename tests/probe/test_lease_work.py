@@ -68,7 +68,7 @@ async def workers(keeper: zookeeper.Server) -> AsyncIterator[list[Worker]]:
 
 async def until(what: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
-        while not what():  # noqa: ASYNC110 (the state is another process's)
+        while not what():
             await asyncio.sleep(0.01)
 
 

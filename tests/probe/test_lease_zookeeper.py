@@ -35,7 +35,7 @@ async def client(keeper: zookeeper.Server) -> AsyncIterator[Client]:
 async def until(what: Callable[[], object]) -> None:
     """Wait, bounded, until it is so."""
     async with asyncio.timeout(10):
-        while not what():  # noqa: ASYNC110 (the state is another process's)
+        while not what():
             await asyncio.sleep(0.01)
 
 

@@ -212,7 +212,7 @@ async def test_reading_everything_forgets_an_account_that_is_gone(cache: Authcac
 
 async def until(holds: Any) -> None:
     async with asyncio.timeout(BOUND_S):
-        while not holds():  # noqa: ASYNC110 (a state, not an event)
+        while not holds():
             await asyncio.sleep(0.001)
 
 

@@ -41,7 +41,7 @@ async def epoch(cache: GroupCache, *, fresh: bool = False) -> int:
 
 
 async def settled(cache: GroupCache) -> None:
-    while cache._refreshing is not None:  # noqa: ASYNC110
+    while cache._refreshing is not None:
         await asyncio.sleep(0)
 
 
@@ -102,7 +102,7 @@ async def test_those_who_wait_for_fresh_ones_share_a_reading_that_began_after_th
     cache = shard.cache()
     shard.open.clear()
     waiting = [asyncio.create_task(cache.get(fresh=True)) for _ in range(5)]
-    while not shard.readings:  # noqa: ASYNC110
+    while not shard.readings:
         await asyncio.sleep(0)
     shard.now_s += 0.1
     shard.open.set()

@@ -20,8 +20,8 @@ def test_the_guard_listens_where_its_description_says_and_not_on_postgresqls_por
 
 
 def test_a_request_is_answered_within_ten_seconds_whatever_a_loadbalancer_tries_before() -> None:
-    """A server that is cut off is out after two failed checks, of which the first had begun; what it had, and what then can't connect, comes
-    to another server, which decides it or says 503. It was 10.02 s once."""
+    """A server that is cut off is out after two failed checks, of which the first had begun; what it had, and what then can't connect,
+    comes to another server, which decides it or says 503. It was 10.02 s once."""
     text = (REPO / "roles/loadbalancer/templates/haproxy.cfg.j2").read_text()
 
     def seconds(pattern: str) -> float:

@@ -299,7 +299,7 @@ def test_connections_that_are_ending_by_themselves_don_t_keep_the_others_from_be
             patient = HttpClient(timeouts=Timeouts(response_s=600))
             asking = [asyncio.create_task(patient.request(address, "GET", "/")) for _ in range(3)]
             async with asyncio.timeout(BOUND_S):
-                while len(patient._open.get(address, ())) < len(asking):  # noqa: ASYNC110
+                while len(patient._open.get(address, ())) < len(asking):
                     await asyncio.sleep(0)
             next(iter(patient._open[address])).abort()
             patient.drop(address)

@@ -49,7 +49,7 @@ async def test_what_is_tried_again_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     duty = Stepping(Work(Unavailable("no lease")))
     task = asyncio.create_task(duty.work())
     async with asyncio.timeout(5):
-        while "no lease" not in duty.says:  # noqa: ASYNC110 (the state is another task's)
+        while "no lease" not in duty.says:
             await asyncio.sleep(0)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

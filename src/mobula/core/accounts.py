@@ -41,10 +41,11 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who sends a request: an account, or a sub-user of it."""
+    """Who sends a request: an account, or a sub-user of it; `job`: one of its jobs does so."""
 
     account: Account
     user: User | None = None
+    job: uuid.UUID | None = None
 
     def __str__(self) -> str:
         return f"{self.account.login}/{self.user.login}" if self.user else self.account.login

@@ -77,12 +77,16 @@ class Bearer:
 
     account: uuid.UUID
     user: uuid.UUID | None
+    job: uuid.UUID | None = None
+    """of theirs, for which the token was made"""
 
 
 def seal(key: TokenKey, bearer: Bearer, now: dt.datetime) -> str:
     """A token that counts from `now` on."""
     user = _Uuid(bearer.user) if bearer.user else None
-    conditions: dict[str, object] = {"activeRoles": [], "activeXAcctRoles": [], "fromjob": False}
+    conditions: dict[str, object] = {"activeRoles": [], "activeXAcctRoles": [], "fromjob": bearer.job is not None}
+    if bearer.job is not None:
+        conditions["job"] = str(bearer.job)
     content = _Content(int(now.timestamp() * 1000), _Principal(_Uuid(bearer.account), user), conditions)
     padder, encryptor = padding.PKCS7(128).padder(), key.cipher().encryptor()
     packed = padder.update(gzip.compress(msgspec.json.encode(content), mtime=0)) + padder.finalize()
@@ -107,9 +111,10 @@ def unseal(key: TokenKey, token: str, now: dt.datetime) -> Bearer:
         if not unzip.eof:  # too much, or its end with the checksum is missing
             raise refused
         content = msgspec.json.decode(text, type=_Content)
+        job = msgspec.convert(content.c.get("job"), uuid.UUID | None)
     except (binascii.Error, ValueError, zlib.error, msgspec.MsgspecError) as error:
         raise refused from error
     age_s = now.timestamp() - content.t / 1000
     if content.v != VERSION or age_s > LIFE_S:
         raise refused
-    return Bearer(content.p.account.uuid, content.p.user.uuid if content.p.user else None)
+    return Bearer(content.p.account.uuid, content.p.user.uuid if content.p.user else None, job)

@@ -44,7 +44,8 @@ _FENCE = (
 GRANTS = (
     f"DO $do$ BEGIN {_FENCE} "
     + " ".join(
-        f"IF to_regnamespace('{s}') IS NOT NULL THEN {_ROWS.format(s)} END IF;" for s in ("metadata", "directory")
+        f"IF to_regnamespace('{s}') IS NOT NULL THEN {_ROWS.format(s)} END IF;"
+        for s in ("metadata", "directory", "jobs")
     )
     + " END $do$"
 )

@@ -19,14 +19,14 @@ from mobula.metadata import model
 from mobula.metadata.model import Kind
 from mobula.metadata.repairing import Repairs
 from mobula.metadata.store import PostgresMetadata
-from mobula.webapi import directories, links, objects, token
-from mobula.webapi.accounts import Accounts, Authcaches
+from mobula.webapi import directories, jobs, links, objects, token
 from mobula.webapi.auth import authenticate, authorize, require_caller, require_secure
 from mobula.webapi.bound import DECIDE_S, Bound
 from mobula.webapi.config import WebapiConfig
 from mobula.webapi.context import Context, Store, read_query
 from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
+from mobula.wire.accounts import Accounts, Authcaches
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import BodyTooLarge, Request, Response
 from mobula.wire.storage_client import StorageClient, StorageUnavailable
@@ -37,8 +37,9 @@ log = structlog.get_logger()
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT")
 OF_STORAGE = "DELETE, GET, HEAD, OPTIONS, PUT"
 NOTES_PERIOD_S = 2.0
-NOT_YET = frozenset({"jobs", "uploads", "medusa"})
-"""parts of the API that are not there yet"""
+JOBS = "jobs"
+NOT_YET = frozenset({JOBS, "uploads", "medusa"})
+"""parts of the API that are not there, or not in every region"""
 CROSSDOMAIN = b"""<?xml version="1.0"?>
 <cross-domain-policy><site-control permitted-cross-domain-policies="none"/></cross-domain-policy>
 """
@@ -51,6 +52,7 @@ class Webapi:
         self._accounts = accounts
         self._store = store
         self._token_key = token_key
+        self._namespaces = NAMESPACES if store.jobs is None else (JOBS, *NAMESPACES)
 
     async def handle(self, request: Request, response: Response) -> None:
         """Answer one request."""
@@ -88,6 +90,10 @@ class Webapi:
             await self._tokens(context)
             return
         self._namespace_is_there(context.path)
+        if context.path.namespace == JOBS and self._store.jobs is not None:
+            authorize(context.caller, context.owner, request.method, context.path)
+            if await jobs.handle(context, self._store.jobs, self._store.metadata):
+                return
         if objects.needs_no_look(context):
             await self._put_unseen(context)
             return
@@ -126,9 +132,9 @@ class Webapi:
         return Context(request, response, bound, path, owner, caller, query)
 
     def _namespace_is_there(self, path: Path) -> None:
-        if path.namespace in NOT_YET:
+        if path.namespace in NOT_YET and path.namespace not in self._namespaces:
             raise ApiError.of("NotImplemented", what=f"/{path.login}/{path.namespace}")
-        if path.namespace and path.namespace not in NAMESPACES:
+        if path.namespace and path.namespace not in self._namespaces:
             raise ApiError.of("ResourceNotFound", path=path)
 
     async def _look(self, context: Context) -> None:
@@ -168,7 +174,7 @@ class Webapi:
     async def _show(self, context: Context) -> None:
         entry = context.found.entry
         if context.path.is_account:
-            await directories.show_account(context)
+            await directories.show_account(context, self._namespaces)
         elif entry is None or entry.kind == Kind.DIRECTORY:
             await directories.show(context, self._store.metadata, entry)
         else:

@@ -11,7 +11,7 @@ from mobula.core.accounts import Account, Caller
 from mobula.core.errors import ApiError
 from mobula.core.paths import Path
 from mobula.core.tokens import TokenKey
-from mobula.webapi.accounts import Accounts
+from mobula.wire.accounts import Accounts
 from mobula.wire.http_exchange import Request
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -53,11 +53,11 @@ async def _by_token(bearer: tokens.Bearer, accounts: Accounts) -> Caller:
         raise ApiError.of("AccountDoesNotExist", login=bearer.account)
     _check_active(account)
     if bearer.user is None:
-        return Caller(account)
+        return Caller(account, job=bearer.job)
     user = next((user for user in account.users.values() if user.uuid == bearer.user), None)
     if user is None:
         raise ApiError.of("UserDoesNotExist", login=f"{account.login}/{bearer.user}")
-    return Caller(account, user)
+    return Caller(account, user, bearer.job)
 
 
 async def _by_key(parsed: signature.Signature, text: bytes, accounts: Accounts) -> Caller:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from mobula.core.accounts import Account, Caller
 from mobula.core.errors import ApiError
 from mobula.core.paths import Path
+from mobula.metadata.jobs import JobDoor
 from mobula.metadata.model import Lookup, Metadata
 from mobula.webapi.bound import Bound
 from mobula.webapi.notes import Notes
@@ -66,6 +68,14 @@ class Context:
         return self.request.headers.get(name)
 
 
+@dataclass(frozen=True, slots=True)
+class JobsOfRegion:
+    """Where jobs are kept, and how their supervisor learns that something has happened to one."""
+
+    door: JobDoor
+    wake: Callable[[uuid.UUID], None]
+
+
 @dataclass(slots=True)
 class Store:
     """What the handlers of objects work with."""
@@ -76,6 +86,8 @@ class Store:
     az: str
     pick: random.Random
     notes: Notes
+    jobs: JobsOfRegion | None = None
+    """None: the region has no compute"""
 
 
 def read_query(query: str) -> dict[str, str]:

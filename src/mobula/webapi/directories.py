@@ -11,7 +11,6 @@ import msgspec
 from mobula.core.dates import http_date, iso_ms, parse_date
 from mobula.core.errors import ApiError
 from mobula.core.media import cors_on_read, kept_headers
-from mobula.core.paths import NAMESPACES
 from mobula.metadata.model import Entry, Kind, Listing, Metadata, NotFound, Page
 from mobula.webapi.context import Context
 
@@ -117,12 +116,12 @@ async def show(context: Context, metadata: Metadata, entry: Entry | None) -> Non
     await _send(context, found.entries, found.total, entry)
 
 
-async def show_account(context: Context) -> None:
+async def show_account(context: Context, namespaces: Sequence[str]) -> None:
     """``GET /:login``: its namespaces; here the marker is exclusive."""
     page = read_allowed_page(context)
-    names = [n for n in NAMESPACES if page.marker is None or n > page.marker]
+    names = [n for n in namespaces if page.marker is None or n > page.marker]
     entries = [Entry(name, Kind.DIRECTORY, EPOCH) for name in (reversed(names) if page.reverse else names)]
-    await _send(context, entries[: page.limit], len(NAMESPACES), None)
+    await _send(context, entries[: page.limit], len(namespaces), None)
 
 
 async def _send(context: Context, entries: Sequence[Entry], total: int, entry: Entry | None) -> None:

@@ -12,7 +12,6 @@ from mobula.core.dates import http_date
 from mobula.core.errors import ApiError, unavailable
 from mobula.core.paths import InvalidPath, Path, parse
 from mobula.metadata.model import Entry, GroupChanged, Kind, Precondition, SourceChanged
-from mobula.webapi.accounts import Accounts
 from mobula.webapi.auth import authorize
 from mobula.webapi.context import Context, Store
 from mobula.webapi.objects import (
@@ -22,6 +21,7 @@ from mobula.webapi.objects import (
     target_is_no_directory,
     target_is_no_root,
 )
+from mobula.wire.accounts import Accounts
 
 TRIES = 5
 """a source that is being overwritten is looked at again so often"""

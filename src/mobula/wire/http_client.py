@@ -217,7 +217,7 @@ class HttpClient:
     ) -> ClientResponse:
         """Send a request whole and wait for the head of its response.
 
-        Asks once more over a new connection if a kept one turns out to be dead and the request is `repeatable` (None: if its method is safe).
+        Asks once more over a new connection if a kept one turns out to be dead and the request is `repeatable` (None: a safe method is).
         Raises ConnectFailed, ConnectionLost, ResponseTimeout, InvalidResponse.
         """
         fields = [("Host", str(address)), *headers]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import socket
 import ssl
 import time
 from collections import deque
@@ -97,14 +98,20 @@ class HttpServer:
 
     async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False) -> int:
         """Accept connections; returns the port (of use when `port` is 0). Raises OSError."""
-        loop = asyncio.get_running_loop()
-        listener = await loop.create_server(
+        listener = await asyncio.get_running_loop().create_server(
             lambda: _Connection(self), host, port, ssl=tls, reuse_port=reuse_port or None, backlog=1024
         )
+        self._accept(listener)
+        return cast(int, listener.sockets[0].getsockname()[1])
+
+    async def listen_on(self, listening: socket.socket) -> None:
+        """Accept connections of a socket that listens already, as in another network namespace. It is closed with the server."""
+        self._accept(await asyncio.get_running_loop().create_server(lambda: _Connection(self), sock=listening))
+
+    def _accept(self, listener: asyncio.Server) -> None:
         self._listeners.append(listener)
         if self._sweeper is None:
-            self._sweeper = loop.create_task(self._sweep())
-        return cast(int, listener.sockets[0].getsockname()[1])
+            self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     async def stop(self, stop_s: float) -> None:
         """Accept nothing more, let running requests finish for `stop_s` at most, end all connections."""

@@ -27,12 +27,13 @@ from mobula.core.clock import SystemClock
 from mobula.core.errors import unavailable
 from mobula.core.keys import load_public_key
 from mobula.core.tokens import TokenKey
+from mobula.metadata.job_memory import MemoryJobs
 from mobula.metadata.memory import MemoryMetadata
 from mobula.metadata.model import Metadata, StorageServer
 from mobula.storage import app as storage_app
 from mobula.storage.config import StorageConfig
 from mobula.webapi.app import Webapi
-from mobula.webapi.context import Store
+from mobula.webapi.context import JobsOfRegion, Store
 from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.http_client import Address, HttpClient, Timeouts
@@ -63,7 +64,7 @@ def halves(private_pem: bytes) -> tuple[bytes, str, str]:
 
 
 class KnownAccounts:
-    """`mobula.webapi.accounts.Accounts` of a dict, in place of an authcache."""
+    """`mobula.wire.accounts.Accounts` of a dict, in place of an authcache."""
 
     def __init__(self) -> None:
         self.by_login: dict[str, Account] = {}
@@ -117,6 +118,10 @@ class LocalRegion:
     asked: list[str] = field(default_factory=list)
     """what the webapi's handlers got"""
     notes: Notes = field(default_factory=Notes)
+    jobs: MemoryJobs | None = None
+    """None: there is no compute"""
+    woken: list[uuid.UUID] = field(default_factory=list)
+    """jobs of which a supervisor would have heard"""
     storage: StorageClient = field(init=False)
     directory: StorageDirectory = field(init=False)
     metadata: MemoryMetadata = field(init=False)
@@ -159,9 +164,10 @@ class LocalRegion:
         directory.on_change({server.id: Address(server.address, server.port) for server in servers})
         self._stopping += [http.close, directory.stop]
         async with asyncio.timeout(BOUND_S):
-            while len(directory.rooms) < len(servers):  # noqa: ASYNC110
+            while len(directory.rooms) < len(servers):
                 await asyncio.sleep(0.002)
-        store = Store(tier, storage, directory, "a", random.Random(1), self.notes)  # noqa: S311
+        jobs = JobsOfRegion(self.jobs, self.woken.append) if self.jobs is not None else None
+        store = Store(tier, storage, directory, "a", random.Random(1), self.notes, jobs)  # noqa: S311
         handlers = Webapi(self.accounts, store, TOKEN_KEY)
 
         async def handle(request: Request, response: Response) -> None:

@@ -14,8 +14,8 @@ from mobula.core.accounts import Account, User
 from mobula.core.errors import ApiError
 from mobula.metadata.config import Postgres
 from mobula.metadata.directory import Accounts
-from mobula.webapi import accounts as webapi_accounts
-from mobula.webapi.accounts import Authcaches
+from mobula.wire import accounts as wire_accounts
+from mobula.wire.accounts import Authcaches
 from mobula.wire.http_client import Address, HttpClient
 from mobula.wire.http_server import HttpServer
 
@@ -91,13 +91,13 @@ async def test_who_is_known_stays_known_while_no_authcache_answers_and_nobody_el
     (key,) = ANN.keys
     await accounts.get("ann@x", key=key)
     await server.stop(0.0)
-    monkeypatch.setattr(webapi_accounts, "REMEMBERED_S", 0.0)
+    monkeypatch.setattr(wire_accounts, "REMEMBERED_S", 0.0)
     for _ in range(3):
         assert await accounts.get("ann@x", key=key) == ANN
     for asked in (accounts.get("ann@x", key="aa:09"), accounts.get("bob"), accounts.by_uuid(ANN.uuid)):
         with pytest.raises(ApiError, match="can't be looked up") as refused:
             await asked
         assert refused.value.status == 503
-    monkeypatch.setattr(webapi_accounts, "BLIND_S", 0.0)
+    monkeypatch.setattr(wire_accounts, "BLIND_S", 0.0)
     with pytest.raises(ApiError, match="can't be looked up"):
         await accounts.get("ann@x", key=key)

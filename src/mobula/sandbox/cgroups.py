@@ -1,0 +1,69 @@
+"""Limits of a sandbox, by the kernel's control groups: version 1 or 2, as the host has them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    memory_bytes: int
+    processes: int
+
+
+class Group:
+    """The control groups of one sandbox: made by `make`, empty and gone after `remove`."""
+
+    def __init__(self, parent: str, name: str, root: Path = ROOT) -> None:
+        self._unified = (root / "cgroup.controllers").exists()
+        if self._unified:
+            self._memory = self._processes = root / parent / name
+        else:
+            self._memory, self._processes = (root / kind / parent / name for kind in ("memory", "pids"))
+
+    @property
+    def folders(self) -> list[Path]:
+        return list(dict.fromkeys([self._memory, self._processes]))
+
+    @property
+    def doors(self) -> list[Path]:
+        """A process that writes itself to each of these is in."""
+        return [folder / "cgroup.procs" for folder in self.folders]
+
+    def make(self, limits: Limits) -> None:
+        """Raises OSError."""
+        for folder in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        memory = "memory.max" if self._unified else "memory.limit_in_bytes"
+        (self._memory / memory).write_text(str(limits.memory_bytes))
+        (self._processes / "pids.max").write_text(str(limits.processes))
+
+    def out_of_memory(self) -> int:
+        """How often a process in it was killed because its memory had come to the limit."""
+        name = "memory.events" if self._unified else "memory.oom_control"
+        for line in (self._memory / name).read_text().splitlines():
+            word, _, count = line.partition(" ")
+            if word == "oom_kill":
+                return int(count)
+        return 0
+
+    def processes(self) -> int:
+        """How many there are in it."""
+        return len((self._processes / "cgroup.procs").read_text().split())
+
+    def remove(self) -> bool:
+        """Whether all of it is gone; not while the kernel still has a process of it to bury."""
+        for folder in self.folders:
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    folder.rmdir()
+                except OSError as error:
+                    if error.errno != errno.EBUSY:
+                        raise
+                    return False
+        return True

@@ -1,0 +1,86 @@
+"""Real sandboxes on this machine, with the base image as what they see."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from mobula.sandbox import sandbox
+from mobula.sandbox.cgroups import ROOT, Group, Limits
+from mobula.sandbox.sandbox import Command, Ended, Sandbox, Slot
+from tests.probe import machine
+
+PARENT = f"mobula-probe-{os.getpid()}"
+ENVIRONMENT = {"HOME": "/root", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+SMALL = Limits(64 << 20, 64)
+_numbers = itertools.count()
+
+
+class Said(NamedTuple):
+    """A task's end, and what it said."""
+
+    ended: Ended
+    out: str
+    err: str
+
+    @property
+    def exit_code(self) -> int:
+        """Negative: a signal."""
+        return os.waitstatus_to_exitcode(self.ended.status & ~0x80)
+
+
+@functools.cache
+def program() -> Path:
+    """`sandbox-init`, compiled from this clone's source, with every warning an error."""
+    source = Path(sandbox.__file__).with_name("init.c")
+    into = Path(tempfile.mkdtemp(prefix="mobula-probe-")) / "sandbox-init"
+    argv = ["gcc", "-O2", "-static", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(into), str(source)]
+    subprocess.run(argv, check=True)
+    return into
+
+
+@asynccontextmanager
+async def running(at: Path, limits: Limits = SMALL, files: Mapping[str, str] = {}) -> AsyncIterator[Sandbox]:
+    """A sandbox, with some files laid into it; gone afterwards, and with it every trace."""
+    number = next(_numbers)
+    slot = Slot(number % 64, machine.root())
+    made = Sandbox(slot, at / f"sandbox{number}", Group(PARENT, str(number)), at / f"accounting{number}")
+    try:
+        made.prepare()
+        for name, text in files.items():
+            path = made.files / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        await made.start(program(), limits)
+        yield made
+    finally:
+        try:
+            await made.close()
+        finally:
+            slot.close()
+            remove_parent()
+
+
+def remove_parent() -> None:
+    """The control groups above those of the sandboxes, once these are gone."""
+    for folder in {ROOT / PARENT, *(ROOT / kind / PARENT for kind in ("memory", "pids"))}:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+async def sh(box: Sandbox, script: str, *, given: Path | None = None, place: str = "", pipe: int | None = None) -> Said:
+    """Run a script, on an object or on a pipe."""
+    out, err = (box.output() for _ in range(2))
+    try:
+        ended = await box.run(Command(script, ENVIRONMENT, given, place, pipe), out, err)
+        return Said(ended, *(os.pread(fd, 1 << 20, 0).decode(errors="replace") for fd in (out, err)))
+    finally:
+        os.close(out)
+        os.close(err)

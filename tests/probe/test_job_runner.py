@@ -1,0 +1,363 @@
+"""Whole jobs: a supervisor, agents with real sandboxes, real commands; jobs, names and objects in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from mobula.core.clock import SystemClock
+from mobula.core.job import Phase, parse
+from mobula.core.paths import parse as parse_path
+from mobula.jobs.door import Door
+from mobula.jobs.lead import Agent, Lead, Located, Order
+from mobula.jobs.runner import Lost, NoAsset, Runner
+from mobula.metadata.job_memory import MemoryJobs
+from mobula.metadata.jobs import Item, Job, JobError, Owner, State, Version
+from mobula.sandbox.cgroups import Group, Limits
+from mobula.sandbox.sandbox import Sandbox, Slot
+from mobula.wire.http_client import HttpClient
+from mobula.wire.http_exchange import Request, Response
+from mobula.wire.http_failures import Address
+from mobula.wire.http_server import HttpServer
+from tests.probe import machine, sandboxes
+
+pytestmark = pytest.mark.probe
+
+OWNER = Owner(uuid.UUID(int=2), "dap")
+HOST = Agent("s-a", "1")
+BOUND_S = 30.0
+AT_ONCE = 4
+
+
+class Objects:
+    """Names and their bytes, in a folder: `Places`, `Store` and `Copies`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.names: dict[str, bytes] = {}
+
+    async def locate(self, _job: Job, phase: int, items: Sequence[Item]) -> Sequence[Located | JobError]:
+        return [self._of(phase, item) for item in items]
+
+    def _of(self, phase: int, item: Item) -> Located | JobError:
+        body = self.names.get(item.name)
+        if body is None:
+            return JobError(phase, "ResourceNotFoundError", f'no such object: "{item.name}"', item.name)
+        if not body:
+            return Located(item.name, None)
+        md5 = hashlib.md5(body, usedforsecurity=False).digest()
+        version = Version(OWNER.account, uuid.UUID(bytes=md5), len(body), md5, 1, 2)
+        self.path(version).write_bytes(body)
+        return Located(item.name, version)
+
+    async def follow(self) -> bool:
+        return False
+
+    def hosts(self, _version: Version) -> Sequence[str]:
+        return (HOST.host,)
+
+    def path(self, version: Version) -> Path:
+        return self._folder / str(version.object_id)
+
+    async def read(self, version: Version) -> AsyncIterator[bytes]:
+        body = self.path(version).read_bytes()
+        for at in range(0, len(body), 65_536):
+            yield body[at : at + 65_536]
+
+    async def fetch(self, _order: Order, name: str, into: Path) -> None:
+        if name not in self.names:
+            raise NoAsset(f'error retrieving asset "{name}" (status code 404)')
+        into.write_bytes(self.names[name])
+        into.chmod(0o777)
+
+    async def handle(self, request: Request, response: Response) -> None:
+        """The storage API, as much of it as tasks here use."""
+        assert request.headers.get("authorization") == "Token token"
+        name = str(parse_path(request.path))
+        if request.method == "PUT":
+            self.names[name] = await request.body(1 << 20)
+        await response.send(204 if name in self.names else 404)
+
+    async def put(self, _order: Order, name: str, source: int) -> None:
+        assert name not in self.names
+        with open(source, "rb", closefd=False) as file:
+            file.seek(0)
+            self.names[name] = file.read()
+
+
+class Makes:
+    """Sandboxes of the base image."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+        self._free = [Slot(100 + n, machine.root()) for n in range(AT_ONCE)]
+        self._slots: dict[Sandbox, Slot] = {}
+        self._servers: dict[Sandbox, HttpServer] = {}
+        self._client = HttpClient()
+        self.webapi = Address("", 0)
+        self.made = 0
+
+    async def make(self, _phase: Phase) -> Sandbox:
+        name, slot = f"job{next(self._numbers)}", self._free.pop()
+        sandbox = Sandbox(slot, self._folder / name, Group(sandboxes.PARENT, name), self._folder / f"{name}.accounting")
+        sandbox.prepare()
+        self._slots[sandbox] = slot
+        self.made += 1
+        return sandbox
+
+    async def start(self, sandbox: Sandbox, order: Order) -> Door:
+        phase = order.job.document.phases[order.task.work.phase]
+        await sandbox.start(sandboxes.program(), Limits(phase.memory_mb << 20, 256))
+        door = Door(self._client, lambda: self.webapi, lambda: "token")
+        self._servers[sandbox] = server = HttpServer(door.handle)
+        for listening in sandbox.listen(80):
+            await server.listen_on(listening)
+        return door
+
+    async def end(self, sandbox: Sandbox) -> None:
+        if sandbox in self._servers:
+            await self._servers.pop(sandbox).stop(1)
+        await sandbox.close()
+        self._free.append(self._slots.pop(sandbox))
+
+    async def close(self) -> None:
+        assert not self._slots
+        await self._client.close()
+        for slot in self._free:
+            slot.close()
+        sandboxes.remove_parent()
+
+
+class World:
+    """A supervisor, and one agent that does what it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.jobs = MemoryJobs()
+        self.objects = Objects(folder)
+        self.lead = Lead(self.jobs, self.objects, SystemClock())
+        self.makes = Makes(folder)
+        empty = folder / "empty"
+        empty.touch()
+        self.runner = Runner(self.makes, self.objects, self.objects, self.lead, empty=empty)
+
+    async def agent(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                for order in await self.lead.orders(HOST, AT_ONCE, None, wait_s=0.2):
+                    group.create_task(self._do(order))
+
+    async def _do(self, order: Order) -> None:
+        with contextlib.suppress(Lost):
+            await self.lead.results(HOST, [await self.runner.run(order)])
+
+    async def job(
+        self, *phases: dict[str, Any], inputs: dict[str, str] | None = None, names: Sequence[str] = ()
+    ) -> uuid.UUID:
+        """Run one to its end."""
+        self.objects.names |= {name: body.encode() for name, body in (inputs or {}).items()}
+        job = uuid.uuid4()
+        await self.jobs.create(job, OWNER, parse(json.dumps({"phases": phases}).encode()))
+        await self.jobs.add(job, names or list(inputs or {}))
+        await self.jobs.end(job)
+        self.lead.wake(job)
+        async with asyncio.timeout(BOUND_S):
+            while (await self.jobs.look(job)).state != State.DONE:
+                await asyncio.sleep(0.01)
+        for phase in range(len(phases)):
+            await self.runner.reset((job, phase))
+        return job
+
+    def outputs(self, job: uuid.UUID) -> list[str]:
+        return sorted(self.objects.names[item.name].decode() for item in self.jobs.names(job, -1))
+
+    def errors(self, job: uuid.UUID) -> list[str]:
+        return [f"{error.code}: {error.message}" for error in self.jobs.errors(job)]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with machine.folder() as found:
+        yield found
+
+
+@pytest_asyncio.fixture
+async def world(folder: Path) -> AsyncIterator[World]:
+    made = World(folder)
+    server = HttpServer(made.objects.handle)
+    made.makes.webapi = Address("127.0.0.1", await server.listen("127.0.0.1", 0))
+    tasks = [asyncio.create_task(made.lead.work())]
+    while not made.lead.leads:
+        await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(made.agent()))
+    yield made
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await made.runner.close()
+    await made.makes.close()
+    await server.stop(1)
+
+
+BOOKS = {"/dap/stor/a": "one poochy\ntwo\n", "/dap/stor/b": "three\npoochy four\n", "/dap/stor/c": "five\n"}
+
+
+async def test_a_command_runs_on_each_object(world: World) -> None:
+    job = await world.job({"exec": "wc -w"}, inputs=BOOKS)
+    assert [out.strip() for out in world.outputs(job)] == ["1", "3", "3"]
+    row = await world.jobs.look(job)
+    assert (row.tasks, row.tasks_done, row.errors, row.retries) == (3, 3, 0, 0)
+
+
+async def test_a_map_and_a_reduce(world: World) -> None:
+    job = await world.job(
+        {"exec": "tr ' ' '\\n'"}, {"exec": "sort | uniq -c | sort -rn | head -1", "type": "reduce"}, inputs=BOOKS
+    )
+    assert [out.split() for out in world.outputs(job)] == [["2", "poochy"]]
+
+
+async def test_a_reduce_without_inputs_is_a_remote_command(world: World) -> None:
+    job = await world.job({"exec": "wc", "type": "reduce"})
+    assert [out.split() for out in world.outputs(job)] == [["0", "0", "0"]]
+
+
+async def test_a_command_that_fails_is_an_error_with_what_it_said(world: World) -> None:
+    job = await world.job({"exec": "grep poochy || { echo nothing here >&2; exit 1; }"}, inputs=BOOKS)
+    assert world.outputs(job) == ["one poochy\n", "poochy four\n"]
+    (error,) = world.jobs.errors(job)
+    assert (error.code, error.message, error.name) == (
+        "UserTaskError",
+        "user command exited with code 1",
+        "/dap/stor/c",
+    )
+    assert world.objects.names[error.stderr] == b"nothing here\n"
+    assert error.stderr.startswith(f"/dap/jobs/{job}/stor/dap/stor/c.0.err.")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("kill -TERM $$", "UserTaskError: user command terminated by SIGTERM"),
+        ("bash -c 'kill -SEGV $$'; true", "UserTaskError: user command or child process dumped core"),
+        (
+            "exec python3 -c 'bytearray(300 << 20)'",
+            "UserTaskError: user command terminated by SIGKILL (WARNING: ran out of memory during execution)",
+        ),
+    ],
+)
+async def test_how_it_failed_is_told(world: World, script: str, said: str) -> None:
+    job = await world.job({"exec": script, "type": "reduce", "memory": 128})
+    assert world.errors(job) == [said]
+
+
+async def test_what_a_task_finds_around_it(world: World) -> None:
+    name = f"/dap/stor/{'n' * 256}"
+    script = "env | grep ^MANTA | sort; cmp $MANTA_INPUT_FILE /dev/stdin"
+    job = await world.job({"exec": script}, inputs={name: "x"})
+    assert world.outputs(job)[0].splitlines() == [
+        f"MANTA_INPUT_FILE=/manta/dap/stor/{'n' * 251}_...", f"MANTA_INPUT_OBJECT={name}", f"MANTA_JOB_ID={job}", "MANTA_NO_AUTH=true",
+        f"MANTA_OUTPUT_BASE=/dap/jobs/{job}/stor{name}.0.", "MANTA_URL=http://localhost:80/", "MANTA_USER=dap",
+    ]  # fmt: skip
+    job = await world.job({"exec": "exit 1"}, names=[name])
+    assert world.errors(job)[0].endswith("the object name was too long)")
+    job = await world.job(
+        {"exec": "echo $MANTA_REDUCER $MANTA_OUTPUT_BASE; env | grep -c INPUT", "type": "reduce", "count": 2}
+    )
+    assert world.outputs(job) == [] and len(world.errors(job)) == 2  # grep found nothing
+    job = await world.job({"exec": "echo $MANTA_REDUCER $MANTA_OUTPUT_BASE", "type": "reduce", "count": 2})
+    assert world.outputs(job) == [f"{n} /dap/jobs/{job}/stor/reduce.0.\n" for n in (0, 1)]
+
+
+async def test_an_empty_object_is_an_input_too(world: World) -> None:
+    job = await world.job({"exec": "wc -c; test -f $MANTA_INPUT_FILE"}, inputs={"/dap/stor/empty": ""})
+    assert world.outputs(job) == ["0\n"]
+
+
+async def test_assets_and_init_are_there_before_the_first_task(world: World) -> None:
+    world.objects.names["/dap/stor/tool"] = b"#!/bin/sh\necho tool, $(cat /var/tmp/made)\n"
+    phase = {
+        "exec": "/assets/dap/stor/tool",
+        "assets": ["/dap/stor/tool"],
+        "init": "echo init; echo once >> /var/tmp/made",
+    }
+    job = await world.job(phase, inputs=BOOKS)
+    assert world.outputs(job) == ["tool, once\n"] * 3
+    assert world.makes.made <= 3
+
+
+async def test_an_init_that_fails_is_each_tasks_error(world: World) -> None:
+    job = await world.job({"exec": "true", "init": "echo no >&2; exit 3"}, inputs=BOOKS)
+    said = world.errors(job)
+    assert "TaskInitError: user command exited with code 3" in said
+    assert {error.code for error in world.jobs.errors(job)} == {"TaskInitError"}
+    job = await world.job({"exec": "true", "assets": ["/dap/stor/none"]}, names=["/dap/stor/a"])
+    assert world.errors(job) == [
+        'TaskInitError: failed to dispatch task: first of 1 error: error retrieving asset "/dap/stor/none" (status code 404)'
+    ]
+
+
+async def test_tasks_of_a_group_follow_each_other_in_a_sandbox_and_no_others_do(world: World) -> None:
+    many = {f"/dap/stor/{n}": str(n) for n in range(20)}
+    job = await world.job({"exec": "cat; echo > /var/tmp/was-here"}, inputs=many)
+    assert len(world.outputs(job)) == 20
+    assert world.makes.made <= AT_ONCE
+    job = await world.job({"exec": "ls /var/tmp"}, names=["/dap/stor/0"])
+    assert world.outputs(job) == [""]
+
+
+async def test_a_reducer_gets_every_byte_of_every_input(world: World) -> None:
+    bodies = {f"/dap/stor/{n}": (chr(97 + n) * 99 + "\n") * 3000 for n in range(8)}
+    job = await world.job({"exec": "sort | uniq -c", "type": "reduce"}, inputs=bodies)
+    assert [line.split() for line in world.outputs(job)[0].splitlines()] == [
+        ["3000", chr(97 + n) * 99] for n in range(8)
+    ]
+
+
+async def test_a_reducer_may_end_before_it_has_read_all(world: World) -> None:
+    bodies = {f"/dap/stor/{n}": "x" * 200_000 for n in range(4)}
+    job = await world.job({"exec": "head -c 10", "type": "reduce"}, inputs=bodies)
+    assert world.outputs(job) == ["x" * 10]
+
+
+PUT = """
+import sys, urllib.request as r
+for name, *headers in (line.split() for line in sys.stdin):
+    body = None if "x-manta-reference" in headers else b"of " + name.encode()
+    request = r.Request("http://localhost" + name, body, dict(zip(headers[::2], headers[1::2])), method="PUT")
+    print(r.urlopen(request).status)
+"""
+
+
+async def test_a_task_may_name_its_outputs_itself(world: World) -> None:
+    names = "/dap/stor/x x-manta-stream stdout\n/dap/stor/y\n/dap/stor/a x-manta-reference true x-manta-stream stdout\n"
+    job = await world.job(
+        {"exec": f"echo '{names}' | grep . | python3 -c '{PUT}'"}, {"exec": "cat"}, inputs={"/dap/stor/a": "one"}
+    )
+    assert world.errors(job) == []
+    assert [item.name for item in world.jobs.names(job, 1)] == ["/dap/stor/x", "/dap/stor/a"]
+    assert world.outputs(job) == ["of /dap/stor/x", "one"]
+    assert world.objects.names["/dap/stor/y"] == b"of /dap/stor/y"
+
+
+async def test_what_a_task_that_failed_has_put_out_is_no_output(world: World) -> None:
+    script = f"echo /dap/stor/x x-manta-stream stdout | python3 -c '{PUT}'; test $MANTA_INPUT_OBJECT = /dap/stor/b"
+    job = await world.job({"exec": script}, inputs=BOOKS)
+    assert [item.name for item in world.jobs.names(job, 1)] == ["/dap/stor/x"]
+    assert len(world.errors(job)) == 2
+
+
+async def test_a_missing_object_is_an_error_of_its_own(world: World) -> None:
+    job = await world.job({"exec": "cat"}, inputs={"/dap/stor/a": "a"}, names=["/dap/stor/a", "/dap/stor/none"])
+    assert world.outputs(job) == ["a"]
+    assert world.errors(job) == ['ResourceNotFoundError: no such object: "/dap/stor/none"']

@@ -1,0 +1,467 @@
+"""What a task may and may not, on the kernel of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from mobula.sandbox.cgroups import Group, Limits
+from mobula.sandbox.sandbox import Sandbox, SandboxError, Slot, TaskNotStarted
+from tests.probe import machine, sandboxes
+from tests.probe.sandboxes import PARENT, SMALL, running, sh
+
+pytestmark = pytest.mark.probe
+
+PLACE = "/manta/dap/stor/object"
+
+
+@pytest.fixture
+def at() -> Iterator[Path]:
+    with machine.folder() as folder:
+        yield folder
+
+
+@pytest_asyncio.fixture
+async def box(at: Path) -> AsyncIterator[Sandbox]:
+    async with running(at) as made:
+        yield made
+
+
+@pytest.fixture
+def given(at: Path) -> Path:
+    """An object."""
+    path = at / "object"
+    path.write_text("one two\nthree\n")
+    return path
+
+
+async def test_a_task_is_roots_bash_at_the_root_with_the_object_as_its_input(box: Sandbox, given: Path) -> None:
+    said = await sh(box, "id -un; pwd; hostname; wc; readlink /proc/self/fd/0", given=given, place=PLACE)
+    assert said.out.split() == ["root", "/", "task", "2", "3", "14", PLACE]
+    assert (said.exit_code, said.err) == (0, "")
+
+
+async def test_a_task_has_the_environment_that_it_is_given(box: Sandbox) -> None:
+    said = await sh(box, "env")
+    assert {line.partition("=")[0] for line in said.out.splitlines()} == {"HOME", "PATH", "PWD", "SHLVL", "_"}
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("true", 0),
+        ("exit 3", 3),
+        ("exit 255", 255),
+        ("no-such-command", 127),
+        ("kill -9 $$", -9),
+        ("kill -TERM $$", -15),
+    ],
+)
+async def test_how_it_ended_is_told(box: Sandbox, script: str, code: int) -> None:
+    said = await sh(box, script)
+    assert said.exit_code == code
+    assert not said.ended.out_of_memory
+    assert not said.ended.cores
+
+
+async def test_a_task_without_an_object_reads_nothing_or_a_pipe(box: Sandbox) -> None:
+    assert (await sh(box, "cat; ls -A /manta")).out == ""
+    source, target = os.pipe()
+    os.write(target, b"through a pipe")
+    os.close(target)
+    try:
+        assert (await sh(box, "cat; test -p /dev/stdin && echo .", pipe=source)).out == "through a pipe.\n"
+    finally:
+        os.close(source)
+
+
+async def test_devices_and_names_of_the_streams_are_there(box: Sandbox, given: Path) -> None:
+    script = "cat /dev/stdin | wc -l; echo a >> /dev/stdout; echo b >> /dev/stderr; head -c3 /dev/urandom | wc -c; cat /dev/null; ls /dev"
+    said = await sh(box, script, given=given, place=PLACE)
+    assert said.out.split()[:3] == ["2", "a", "3"]
+    assert said.out.split()[3:] == sorted(
+        ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
+    )
+    assert said.err == "b\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b", "ä€🐟", "new\nline", "-rf", "x" * 255, "/".join(["y" * 200] * 4), "'\"$(id)`", "%20"],
+    ids=["space", "unicode", "newline", "dash", "long", "deep", "quotes", "percent"],
+)
+async def test_an_object_is_found_at_any_name(box: Sandbox, given: Path, name: str) -> None:
+    place = f"/manta/dap/stor/{name}"
+    said = await sh(box, "find /manta -type f -exec cat {} +; find /manta -type f -print0", given=given, place=place)
+    assert said.out == f"one two\nthree\n{place}\0"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "echo x > $O", "echo x >> $O", "truncate -s0 $O", "rm -f $O", "mv -f $O $O.1", "chmod 777 $O", "chown 5 $O", "touch -d 2001-01-01 $O",
+        "ln $O $O.1", "mkdir ${O%/*}/d", "echo x > /proc/self/fd/0", "echo x > /dev/stdin", "echo x > /proc/1/root$O", "umount $O", "rm -r /manta",
+        "python3 -c 'import mmap,os; mmap.mmap(os.open(\"'$O'\",0),9,mmap.MAP_SHARED,mmap.PROT_WRITE)'",
+        "python3 -c 'import os; os.open(\"'$O'\",os.O_RDWR)'",
+    ],
+)  # fmt: skip
+async def test_an_object_can_not_be_changed(box: Sandbox, given: Path, harm: str) -> None:
+    before = given.stat()
+    said = await sh(box, f"O={PLACE}; ( {harm} ) 2>/dev/null && echo done; cat $O", given=given, place=PLACE)
+    assert said.out == "one two\nthree\n"
+    after = given.stat()
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns, after.st_nlink) == (
+        before.st_mode, before.st_uid, before.st_mtime_ns, before.st_nlink,
+    )  # fmt: skip
+
+
+async def test_an_object_that_is_deleted_meanwhile_is_read_to_its_end(box: Sandbox, given: Path) -> None:
+    task = asyncio.create_task(sh(box, "read line; echo $line; sleep 0.2; cat", given=given, place=PLACE))
+    await asyncio.sleep(0.1)
+    given.unlink()
+    assert (await task).out == "one two\nthree\n"
+
+
+async def test_whatever_a_task_leaves_behind_ends_with_it(box: Sandbox) -> None:
+    script = "for i in $(seq 20); do setsid bash -c 'trap : TERM HUP INT; while :; do sleep 999; done' & done; sleep 0.1; exit 7"
+    began_s = time.monotonic()
+    assert (await sh(box, script)).exit_code == 7
+    assert time.monotonic() - began_s < 5
+    assert box.processes == 1
+
+
+async def test_a_task_can_be_killed(box: Sandbox) -> None:
+    task = asyncio.create_task(sh(box, "trap '' TERM; sleep 999 & sleep 999"))
+    await asyncio.sleep(0.1)
+    box.kill()
+    assert (await task).exit_code == -signal.SIGKILL
+    assert box.processes == 1
+    assert (await sh(box, "echo next")).out == "next\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "programs"),
+    [
+        ("kill -SEGV $$", ["bash"]),
+        ("bash -c 'kill -ABRT $$'; true", ["bash"]),
+        ("(setsid sh -c 'kill -SEGV $$' &); sleep 0.2; true", ["sh"]),
+        ("ulimit -c 0; bash -c 'kill -QUIT $$'; true", []),
+        ("bash -c 'kill -KILL $$'; true", []),
+        ("exit 139", []),
+    ],
+)
+async def test_a_core_of_any_descendant_is_seen(box: Sandbox, script: str, programs: list[str]) -> None:
+    for _ in range(2):
+        assert list((await sh(box, script)).ended.cores) == programs
+
+
+async def test_the_limit_of_memory_is_seen_and_the_sandbox_lives_on(box: Sandbox) -> None:
+    said = await sh(box, "python3 -c 'bytearray(200 << 20)'; echo $?")
+    assert (said.ended.out_of_memory, said.out) == (True, "137\n")
+    shared = await sh(box, "head -c 40M /dev/zero > /dev/shm/x; echo $?")
+    assert shared.out == "0\n"
+    again = await sh(box, "head -c 40M /dev/zero > /dev/shm/x; echo $?")
+    assert (again.ended.out_of_memory, again.out) == (False, "0\n")  # what one task left does not count as another's
+
+
+FORKS = """
+import os, time
+children = 0
+try:
+    while children < 300:
+        if not os.fork():
+            time.sleep(60)
+        children += 1
+except BlockingIOError:
+    print(children)
+"""
+
+
+async def test_a_fork_bomb_stays_within_its_sandbox(box: Sandbox) -> None:
+    said = await sh(box, f"exec python3 -c '{FORKS}'")
+    assert 0 < int(said.out) < SMALL.processes
+    assert box.processes == 1
+    assert (await sh(box, "echo lives")).out == "lives\n"
+
+
+async def test_tasks_of_a_sandbox_see_each_others_files_and_nothing_else_of_each_other(box: Sandbox) -> None:
+    await sh(box, "echo a > /var/tmp/a; echo b > /tmp/b; echo c > /dev/shm/c; (sleep 99 &)")
+    said = await sh(box, "cat /var/tmp/a /tmp/b; ls /dev/shm; ps -eo comm= | sort | tr '\\n' ' '")
+    assert said.out.split()[:2] == ["a", "b"]
+    assert "sleep" not in said.out
+    assert "c" not in said.out.split()
+
+
+PLANT = """
+echo secret > /var/tmp/planted; echo secret > /etc/planted; echo secret > /dev/shm/planted; cp /bin/bash /usr/bin/planted; chmod 4755 /usr/bin/planted
+useradd -o -u 0 planted 2>/dev/null; mkfifo /tmp/planted
+exec python3 -c '
+import socket, time
+abstract, port = socket.socket(socket.AF_UNIX), socket.socket()
+abstract.bind("\\0planted"); abstract.listen(); port.bind(("127.0.0.1", 4567)); port.listen()
+open("/var/tmp/ready", "w"); time.sleep(60)'
+"""
+LOOK = """
+ls /var/tmp /tmp /etc /dev/shm /usr/bin | grep planted; grep planted /etc/passwd; ps ax | grep -v grep | grep python3
+exec python3 -c '
+import socket
+for family, where in ((socket.AF_UNIX, "\\0planted"), (socket.AF_INET, ("127.0.0.1", 4567))):
+    try: socket.socket(family).connect(where); print("connected", where)
+    except OSError as error: pass'
+"""
+
+
+async def test_a_sandbox_sees_nothing_of_another_one(at: Path) -> None:
+    async with running(at) as one, running(at) as other:
+        task = asyncio.create_task(sh(one, PLANT))
+        await asyncio.to_thread(machine.until, "the planted task is up", (one.files / "var/tmp/ready").exists)
+        assert (await sh(other, LOOK)).out == ""
+        one.kill()
+        await task
+    async with running(at) as after:
+        assert (await sh(after, LOOK)).out == ""
+
+
+# Ways out. `t` calls the kernel by number and prints what it said.
+
+CALL = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+buffer = ctypes.create_string_buffer(200)
+part = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), 8)
+def t(number, *args):
+    result = libc.syscall(*(ctypes.c_long(a) if isinstance(a, int) else a for a in (number, *args)))
+    print("ok" if result >= 0 else os.strerror(ctypes.get_errno()))
+"""
+OUTS = {
+    "mount": "t(165, b'x', b'/mnt', b'tmpfs', 0, 0)",
+    "umount": "t(166, b'/manta', 2)",
+    "pivot_root": "t(155, b'.', b'.')",
+    "unshare user": "t(272, 0x10000000)",
+    "unshare mounts": "t(272, 0x20000)",
+    "unshare network": "t(272, 0x40000000)",
+    "clone into a user namespace": "t(56, 0x10000000 | 17, 0, 0, 0, 0)",
+    "clone3": "t(435, buffer, 88)",
+    "setns": "t(308, 0, 0)",
+    "reboot": "t(169, 0xfee1dead, 672274793, 0x1234567, 0)",
+    "kexec_load": "t(246, 0, 0, 0, 0)",
+    "init_module": "t(175, 0, 0, b'')",
+    "bpf": "t(321, 0, 0, 0)",
+    "userfaultfd": "t(323, 0)",
+    "perf_event_open": "t(298, 0, 0, 0, 0, 0)",
+    "keyctl": "t(250, 0, 0)",
+    "io_uring_setup": "t(425, 4, 0)",
+    "syslog": "t(103, 3, 0, 0)",
+    "open_by_handle_at": "t(304, 3, buffer, 0)",
+    "fsopen": "t(430, b'tmpfs', 0)",
+    "open_tree": "t(428, -100, b'/', 1)",
+    "clock_settime": "t(227, 0, buffer)",
+    "swapon": "t(167, b'/x', 0)",
+    "acct": "t(163, b'/x')",
+    "quotactl": "t(179, 0, 0, 0, 0)",
+    "iopl": "t(172, 3)",
+    "device node": "t(133, b'/tmp/node', 0o60666, 259)",
+    "trace process 1": "t(101, 16, 1, 0, 0)",
+    "read process 1": "t(310, 1, part, 1, part, 1, 0)",
+    "raise priority": "t(141, 0, 0, -5)",
+    "x32": "t(0x40000000 | 165, b'x', b'/mnt', b'tmpfs', 0, 0)",
+    **{
+        f"socket family {family}": f"t(41, {family}, {kind}, 0)"
+        for family, kind in ((17, 3), (38, 5), (40, 1), (29, 3), (31, 3), (15, 3), (44, 3))
+    },
+}
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of calls are of x86_64")
+@pytest.mark.parametrize("way", OUTS)
+async def test_a_way_out_is_refused(box: Sandbox, way: str) -> None:
+    said = await sh(box, f"exec python3 - <<'X'\n{CALL}{OUTS[way]}\nX")
+    assert said.out.strip() in {
+        "Operation not permitted", "Function not implemented", "Address family not supported by protocol", "Permission denied",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo b > /proc/sysrq-trigger", "echo x > /proc/sys/kernel/core_pattern", "echo 9 > /proc/sys/user/max_user_namespaces",
+        "echo 1 > /proc/sys/net/ipv4/ip_forward", "cat /proc/kcore | head -c1 | grep .", "cat /proc/keys | grep .", "cat /dev/kmsg",
+        "cat /proc/1/environ | grep -a .", "tr '\\0' ' ' < /proc/1/cmdline | grep -a '[/0-9]'", "ls /proc/1/root/", "ls /proc/1/fd/",
+        "kill -0 1 && kill -9 1; sleep 0.1; false", "echo -900 > /proc/self/oom_score_adj", "ls /sys/fs/cgroup/*", "ip link add d0 type dummy",
+        "mount -t tmpfs x /mnt", "chroot /proc/1/root true", "ls /tmp/mobula-probe-*", "strace -p 1",
+    ],
+)  # fmt: skip
+async def test_files_and_tools_lead_nowhere(box: Sandbox, script: str) -> None:
+    said = await sh(box, f"( {script} ) >/dev/null 2>&1 && echo done; echo alive")
+    assert said.out == "alive\n"
+
+
+async def test_the_root_of_a_chroot_is_the_sandboxs(box: Sandbox) -> None:
+    script = """mkdir -p /c; exec python3 -c "
+import os
+os.chroot('/c')
+for _ in range(50): os.chdir('..')
+os.chroot('.')
+print(*sorted(os.listdir('/')))" """
+    inside = (await sh(box, "ls -A / | sort | tr '\\n' ' '")).out.split()
+    assert set((await sh(box, script)).out.split()) <= {*inside, "c"}
+
+
+async def test_there_is_no_network_but_the_sandboxs_own(box: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as of_host:
+        port = of_host.getsockname()[1]
+        said = await sh(
+            box,
+            f"ls /sys/class/net 2>/dev/null; cat /proc/net/dev | tail -n +3; (echo > /dev/tcp/127.0.0.1/{port}) 2>/dev/null && echo in",
+        )
+    assert [line.split(":")[0].strip() for line in said.out.splitlines()] == ["lo"]
+
+
+async def test_a_server_of_the_host_may_listen_in_there(box: Sandbox) -> None:
+    listeners = box.listen(80)
+    servers = [await asyncio.start_server(_hello, sock=one) for one in listeners]
+    try:
+        said = await sh(box, "for to in 127.0.0.1 ::1; do exec 3<>/dev/tcp/$to/80; cat <&3; exec 3<&-; done")
+        assert said.out == "hello\nhello\n"
+    finally:
+        for server in servers:
+            server.close()
+
+
+async def _hello(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"hello\n")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "cd /tmp; mkdir t; echo a > t/f; chown 33:44 t/f; chmod 4755 t/f; tar czf t.tgz t; rm -r t; tar xzpf t.tgz; stat -c '%u %g %a' t/f | grep '33 44 4755'",
+        "useradd -m bob && su bob -c 'id -un' | grep bob", "mkfifo /tmp/p && test -p /tmp/p", "cp /bin/true /usr/local/bin/tool && /usr/local/bin/tool",
+        "echo a | tee /var/tmp/a | sort | xargs echo", "python3 -c 'import subprocess; subprocess.run([\"true\"], check=True)'",
+        "diff <(echo a) <(echo a)", "timeout 1 sleep 0.01", "script -qc 'test -t 0' /dev/null",
+    ],
+)  # fmt: skip
+async def test_ordinary_work_goes_on(box: Sandbox, script: str) -> None:
+    said = await sh(box, script)
+    assert said.exit_code == 0, said.err
+
+
+async def test_what_is_laid_into_it_is_there(at: Path) -> None:
+    async with running(at, files={"assets/dap/stor/tool": "#!/bin/sh\necho ran\n"}) as box:
+        assert (await sh(box, "sh /assets/dap/stor/tool")).out == "ran\n"
+
+
+@pytest.mark.parametrize("length", [100_000, 131_000])
+async def test_a_long_script_runs(box: Sandbox, length: int) -> None:
+    assert (await sh(box, "echo ok # ".ljust(length, "x"))).out == "ok\n"
+
+
+async def test_what_can_not_be_begun_is_told_and_the_sandbox_lives(box: Sandbox, given: Path) -> None:
+    for script, place in (("a\0b", ""), ("x" * 1_000_000, ""), ("true", "/nowhere/" + "y" * 300)):
+        with pytest.raises(TaskNotStarted):
+            await sh(box, script, given=given if place else None, place=place)
+    assert (await sh(box, "echo lives")).out == "lives\n"
+
+
+async def test_a_sandbox_that_can_not_be_made_says_why(at: Path) -> None:
+    slot = Slot(70, machine.root())
+    try:
+        box = Sandbox(slot, at / "s", Group(PARENT, "wrong"), at / "a")
+        box.prepare()
+        (box.files / "proc").write_text("a file where a folder has to be")
+        with pytest.raises(SandboxError, match=r"make a sandbox: .*proc.*Not a directory"):
+            await box.start(sandboxes.program(), SMALL)
+        await box.close()
+    finally:
+        slot.close()
+        sandboxes.remove_parent()
+
+
+# What is left.
+
+
+def facts() -> dict[str, object]:
+    """Of this machine, what a sandbox might leave."""
+    return {
+        "mounts": Path("/proc/self/mountinfo").read_text().count("\n"),
+        "descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{PARENT}*")),
+        "children": Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split(),
+    }
+
+
+async def test_nothing_is_left(at: Path, given: Path) -> None:
+    sandboxes.program()
+    async with running(at):
+        pass  # what Python itself opens the first time
+    before = facts()
+    async with running(at) as box:
+        for one in box.listen(80):
+            one.close()
+        for n in range(100):
+            assert (await sh(box, "wc -c", given=given, place=f"{PLACE}{n}")).out == "14\n"
+    assert facts() == before
+    assert [path.name for path in at.iterdir()] == [given.name]
+
+
+AGENT = """
+import asyncio, sys
+from pathlib import Path
+from mobula.sandbox.cgroups import Group, Limits
+from mobula.sandbox.sandbox import Command, Sandbox, Slot
+async def main(image, program, at, parent):
+    box = Sandbox(Slot(71, Path(image)), Path(at) / "s", Group(parent, "agent"), Path(at) / "a")
+    box.prepare()
+    await box.start(Path(program), Limits(64 << 20, 64))
+    print(box._pid, flush=True)
+    await box.run(Command("setsid sleep 4321 & sleep 4321", {}), 2, 2)
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_a_sandbox_whose_agent_is_killed_ends(at: Path) -> None:
+    argv = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(AGENT),
+        str(machine.root()),
+        str(sandboxes.program()),
+        str(at),
+        PARENT,
+    ]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as agent:
+        assert agent.stdout is not None
+        pid = int(agent.stdout.readline())
+        group = Group(PARENT, "agent")
+        machine.until("the task runs", lambda: group.processes() >= 4)
+        agent.kill()
+    machine.until("the sandbox is gone", lambda: not Path(f"/proc/{pid}").exists())
+    machine.until("its control groups are empty", group.remove)
+    sandboxes.remove_parent()
+
+
+def test_a_limit_is_a_cap_and_nothing_is_reserved(at: Path) -> None:
+    async def many() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(_one(at))
+
+    asyncio.run(many())
+
+
+async def _one(at: Path) -> None:
+    async with running(at, Limits(8 << 30, 64)) as box:
+        assert (await sh(box, "echo ok")).out == "ok\n"
