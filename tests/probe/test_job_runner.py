@@ -274,7 +274,8 @@ async def test_what_a_task_finds_around_it(world: World) -> None:
     job = await world.job(
         {"exec": "echo $MANTA_REDUCER $MANTA_OUTPUT_BASE; env | grep -c INPUT", "type": "reduce", "count": 2}
     )
-    assert world.outputs(job) == [] and len(world.errors(job)) == 2  # grep found nothing
+    assert world.outputs(job) == []
+    assert len(world.errors(job)) == 2  # grep found nothing
     job = await world.job({"exec": "echo $MANTA_REDUCER $MANTA_OUTPUT_BASE", "type": "reduce", "count": 2})
     assert world.outputs(job) == [f"{n} /dap/jobs/{job}/stor/reduce.0.\n" for n in (0, 1)]
 

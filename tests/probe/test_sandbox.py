@@ -110,8 +110,10 @@ async def test_an_object_is_found_at_any_name(box: Sandbox, given: Path, name: s
 @pytest.mark.parametrize(
     "harm",
     [
-        "echo x > $O", "echo x >> $O", "truncate -s0 $O", "rm -f $O", "mv -f $O $O.1", "chmod 777 $O", "chown 5 $O", "touch -d 2001-01-01 $O",
-        "ln $O $O.1", "mkdir ${O%/*}/d", "echo x > /proc/self/fd/0", "echo x > /dev/stdin", "echo x > /proc/1/root$O", "umount $O", "rm -r /manta",
+        "echo x > $O", "echo x >> $O", "truncate -s0 $O", "rm -f $O", "mv -f $O $O.1", "chmod 777 $O", "chown 5 $O",
+        "touch -d 2001-01-01 $O",
+        "ln $O $O.1", "mkdir ${O%/*}/d", "echo x > /proc/self/fd/0", "echo x > /dev/stdin", "echo x > /proc/1/root$O", "umount $O",
+        "rm -r /manta",
         "python3 -c 'import mmap,os; mmap.mmap(os.open(\"'$O'\",0),9,mmap.MAP_SHARED,mmap.PROT_WRITE)'",
         "python3 -c 'import os; os.open(\"'$O'\",os.O_RDWR)'",
     ],
@@ -204,8 +206,8 @@ async def test_tasks_of_a_sandbox_see_each_others_files_and_nothing_else_of_each
 
 
 PLANT = """
-echo secret > /var/tmp/planted; echo secret > /etc/planted; echo secret > /dev/shm/planted; cp /bin/bash /usr/bin/planted; chmod 4755 /usr/bin/planted
-useradd -o -u 0 planted 2>/dev/null; mkfifo /tmp/planted
+echo secret > /var/tmp/planted; echo secret > /etc/planted; echo secret > /dev/shm/planted
+cp /bin/bash /usr/bin/planted; chmod 4755 /usr/bin/planted; useradd -o -u 0 planted 2>/dev/null; mkfifo /tmp/planted
 exec python3 -c '
 import socket, time
 abstract, port = socket.socket(socket.AF_UNIX), socket.socket()
@@ -298,7 +300,8 @@ async def test_a_way_out_is_refused(box: Sandbox, way: str) -> None:
         "echo b > /proc/sysrq-trigger", "echo x > /proc/sys/kernel/core_pattern", "echo 9 > /proc/sys/user/max_user_namespaces",
         "echo 1 > /proc/sys/net/ipv4/ip_forward", "cat /proc/kcore | head -c1 | grep .", "cat /proc/keys | grep .", "cat /dev/kmsg",
         "cat /proc/1/environ | grep -a .", "tr '\\0' ' ' < /proc/1/cmdline | grep -a '[/0-9]'", "ls /proc/1/root/", "ls /proc/1/fd/",
-        "kill -0 1 && kill -9 1; sleep 0.1; false", "echo -900 > /proc/self/oom_score_adj", "ls /sys/fs/cgroup/*", "ip link add d0 type dummy",
+        "kill -0 1 && kill -9 1; sleep 0.1; false", "echo -900 > /proc/self/oom_score_adj", "ls /sys/fs/cgroup/*",
+        "ip link add d0 type dummy",
         "mount -t tmpfs x /mnt", "chroot /proc/1/root true", "ls /tmp/mobula-probe-*", "strace -p 1",
     ],
 )  # fmt: skip
@@ -348,8 +351,12 @@ async def _hello(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 @pytest.mark.parametrize(
     "script",
     [
-        "cd /tmp; mkdir t; echo a > t/f; chown 33:44 t/f; chmod 4755 t/f; tar czf t.tgz t; rm -r t; tar xzpf t.tgz; stat -c '%u %g %a' t/f | grep '33 44 4755'",
-        "useradd -m bob && su bob -c 'id -un' | grep bob", "mkfifo /tmp/p && test -p /tmp/p", "cp /bin/true /usr/local/bin/tool && /usr/local/bin/tool",
+        (
+            "cd /tmp; mkdir t; echo a > t/f; chown 33:44 t/f; chmod 4755 t/f; tar czf t.tgz t; rm -r t; tar xzpf t.tgz; "
+            "stat -c '%u %g %a' t/f | grep '33 44 4755'"
+        ),
+        "useradd -m bob && su bob -c 'id -un' | grep bob", "mkfifo /tmp/p && test -p /tmp/p",
+        "cp /bin/true /usr/local/bin/tool && /usr/local/bin/tool",
         "echo a | tee /var/tmp/a | sort | xargs echo", "python3 -c 'import subprocess; subprocess.run([\"true\"], check=True)'",
         "diff <(echo a) <(echo a)", "timeout 1 sleep 0.01", "script -qc 'test -t 0' /dev/null",
     ],

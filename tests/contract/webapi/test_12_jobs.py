@@ -245,7 +245,8 @@ def test_outputs_and_errors_are_shown_as_they_come(jobs: Jobs) -> None:
         },
         {
             "phase": "0", "phaseNum": "0", "what": 'phase 0: input "/ann/stor/1"', "code": "UserTaskError",
-            "message": "user command exited with code 1", "input": "/ann/stor/1", "p0input": "/ann/stor/1", "stderr": "/ann/e", "core": "/ann/c",
+            "message": "user command exited with code 1", "input": "/ann/stor/1", "p0input": "/ann/stor/1",
+            "stderr": "/ann/e", "core": "/ann/c",
         },
     ]  # fmt: skip
     found = jobs.status(job)
