@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mobula.lab import machines, network
 from mobula.lab.machines import Machine
 from mobula.lab.network import LabError
+from tests.probe.machine import until
 
 
 @pytest.fixture
@@ -63,3 +65,28 @@ def test_a_machine_that_cannot_be_started_is_said_with_its_last_line(
     machines.console_of(machine).write_text("Failed to stat /dev/fuse\n")
     with pytest.raises(LabError, match=r"start lab-a-api-01: Failed to stat /dev/fuse$"):
         machines._start(machine)
+
+
+def test_a_machine_stands_still_when_all_its_processes_do_also_those_that_wait_for_a_frozen_one(
+    machine: Machine,
+) -> None:
+    """One that reads from a file system whose process is frozen can't be frozen itself; it does nothing all the same."""
+    service = machine.cgroup / "service"
+    service.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"]) as waits, subprocess.Popen(["sh", "-c", "while :; do :; done"]) as works:
+        try:
+            (machine.cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+            (machine.cgroup / "cgroup.freeze").write_text("1\n")
+            (machine.cgroup / "cgroup.threads").write_text("")
+            (service / "cgroup.threads").write_text(f"{waits.pid}\n")
+            until("it sleeps", lambda: machines.is_frozen(machine))
+            (service / "cgroup.threads").write_text(f"{waits.pid}\n{works.pid}\n")
+            until("the other one runs", lambda: not machines.is_frozen(machine))
+            (service / "cgroup.threads").write_text(f"{waits.pid}\n")
+            (machine.cgroup / "cgroup.freeze").write_text("0\n")
+            assert not machines.is_frozen(machine)
+            (machine.cgroup / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+            assert machines.is_frozen(machine)
+        finally:
+            waits.kill()
+            works.kill()

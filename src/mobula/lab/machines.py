@@ -334,10 +334,30 @@ def kill_cgroup(group: Path, timeout_s: float, what: str) -> None:
 
 
 def is_frozen(machine: Machine) -> bool:
-    """Every process of the machine stands still."""
+    """Every process of the machine stands still: the kernel has frozen it, or it waits in the kernel for another one that is frozen.
+
+    So do those that read from zfs-fuse: they are not at a point at which they can be frozen, and the group is not called frozen then.
+    """
     try:
-        return "frozen 1" in (machine.cgroup / "cgroup.events").read_text()
+        if "frozen 1" in (machine.cgroup / "cgroup.events").read_text():
+            return True
+        asked_for = (machine.cgroup / "cgroup.freeze").read_text().strip() == "1"
     except OSError:
+        return False
+    return asked_for and not any(_runs(task) for task in _tasks(machine.cgroup))
+
+
+def _tasks(group: Path) -> Iterator[int]:
+    for file in group.glob("**/cgroup.threads"):
+        with contextlib.suppress(OSError):  # a group, or a thread's group, that has just gone
+            yield from map(int, file.read_text().split())
+
+
+def _runs(task: int) -> bool:
+    """It has a processor, or waits for one."""
+    try:
+        return Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()[0] == "R"
+    except (OSError, IndexError):
         return False
 
 
