@@ -76,7 +76,7 @@ def judge(record: Recorded) -> Judged:
         "O6": lambda: [*_outages(record, during), *_after(after), *_not_settled(record)],
         "O9": lambda: _listing(record.history, finals),
         "O10": lambda: [f for f in record.looked if f.check == "O10"],
-        "wait": lambda: waits(history, cut=[away] if cut_off else []),
+        "wait": lambda: waits(history, cut=[*([away] if cut_off else []), *_unanswerable(record)]),
         "forbidden": lambda: _forbidden(record, history),
         "takeover": lambda: list(_too_many_takeovers(record)),
         "dns": lambda: [*_late_in_dns(out_of_dns_s), *_never_in_dns(record)],
@@ -185,6 +185,14 @@ def _taken(record: Recorded) -> Iterator[str]:
             alone = [az for az, zone in scene.zones.items() if (zone, 0) in fault.deaf]
             if len(alone) < len(scene.zones):  # else nobody on the internet can ask
                 yield from (host for az in alone for host in scene.pool("loadbalancer", az))
+
+
+def _unanswerable(record: Recorded) -> Iterator[Span]:
+    """A loadbalancer that stands still: its kernel holds the connections, and nobody else can answer what came over them. Only the client's
+    own patience ends that, as long as DNS may still name the host."""
+    for fault in record.act.faults:
+        if isinstance(fault, Freeze) and any(record.scene.hosts[host].pool == "loadbalancer" for host in fault.hosts):
+            yield Span(record.injected_s - IN_DOUBT_S, record.injected_s + OUT_OF_DNS_S)
 
 
 def _late_in_dns(out_of_dns_s: Mapping[str, float | None]) -> Iterator[Finding]:

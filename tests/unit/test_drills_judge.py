@@ -464,6 +464,24 @@ def names(host: str, until_s: float | None, *, silent: bool = False, name: str =
     return Saw(names=seen)
 
 
+@pytest.mark.parametrize(
+    ("fault", "late_s", "verdict"),
+    [
+        (Freeze((LB,)), 3, Verdict.PASS),
+        (Freeze((LB,)), OUT_OF_DNS_S + 1, Verdict.FAIL),
+        (Freeze(("lab-a-api-01",)), 3, Verdict.FAIL),
+        (Power((LB,)), 3, Verdict.FAIL),
+    ],
+)
+def test_nobody_can_answer_for_a_loadbalancer_that_stands_still(fault: Fault, late_s: float, verdict: Verdict) -> None:
+    """Its kernel holds the connections until the client gives up; once it is out of DNS nobody comes to it any more."""
+    made = history()
+    number = at(0, made, since_s=INJECTED_S + late_s)
+    made[number] = replace(made[number], status=0, value=None, ended_s=made[number].began_s + 15)
+    judged = judge(record(made, faults=[fault], saw=names(LB, INJECTED_S + 9)))
+    assert of(judged, "wait")[0] is verdict
+
+
 TAKE_LB = [
     (Power((LB, "lab-a-api-01")), LB),
     (Freeze((LB,)), LB),
