@@ -12,7 +12,7 @@ from mobula.core.errors import ERRORS, ApiError, unavailable
 # Section 6 of the HTTP contract, the codes that are answered so far; ObjectLost is promise CL-102.
 CONTRACT = {
     400: """BadRequestError BadDigest ContentMD5Mismatch DirectoryNotEmpty InvalidArgumentError InvalidContent
-        InvalidDurabilityLevel InvalidHeader RequestExpired InvalidLink InvalidMaxContentLength InvalidParameter
+        InvalidDurabilityLevel InvalidHeader RequestExpired InvalidJob InvalidLink InvalidMaxContentLength InvalidParameter
         InvalidResource InvalidUpdate LinkNotObject LocationRequired OperationNotAllowedOnDirectory
         OperationNotAllowedOnRootDirectory ParentNotDirectory""",
     401: "AuthorizationRequired InvalidAlgorithm",
@@ -23,7 +23,7 @@ CONTRACT = {
     405: "MethodNotAllowedError",
     406: "NotAcceptable",
     408: "UploadTimeout",
-    409: "ConcurrentRequest DirectoryLimitExceeded EntityAlreadyExists",
+    409: "ConcurrentRequest DirectoryLimitExceeded EntityAlreadyExists InvalidJobState",
     410: "ObjectLost",
     411: "ContentLengthRequired",
     412: "PreconditionFailed",

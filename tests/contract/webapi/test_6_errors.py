@@ -99,6 +99,8 @@ ELSEWHERE = {
     "ConcurrentRequest": "test_8_objects.py",
     "DirectoryLimitExceeded": "test_2_names.py",
     "InternalError": "test_s6_what_goes_wrong_inside_is_500_without_its_reason",
+    "InvalidJob": "test_12_jobs.py",
+    "InvalidJobState": "test_12_jobs.py",
     "ObjectLost": "test_15_copies.py",
     "ServiceUnavailable": "test_3_signatures.py",
     "UploadTimeout": "test_1_transport.py",
