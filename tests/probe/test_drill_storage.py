@@ -113,7 +113,7 @@ def test_zfs_mends_a_disk_that_is_wrong_where_the_drills_objects_are(zfs: Privat
 def test_what_zfs_found_is_counted_on_that_disk_and_on_no_other(zfs: PrivateZfs, region: Region) -> None:
     fault = RotDisk(HOST, "d02", OBJECTS)
     fault.inject(region)
-    fault._wait_for_scan(region)
+    storage_faults._wait_for_scan(region, fault.host)
     errors = {Path(leaf.name).name: leaf.checksum_errors for vdev in zfs.pool().vdevs for leaf in vdev.leaves()}
     assert errors.pop("d02") > 0
     assert not any(errors.values())
