@@ -38,8 +38,8 @@ def test_a_drill_that_is_killed_in_mid_fault_is_healed_by_the_next_command(mobul
     drill = subprocess.Popen([*mobula.prefix, "drill", "run", "partition", "--variant", "isolate-a"])
     try:
         until("the AZ to be cut off", lambda: faults.standing_drops(region.name).keys() == wanted, CUT_S)
-    finally:
         children = _children(drill.pid)
+    finally:
         drill.kill()
         drill.wait()
     assert Standing(region).faults()
@@ -53,10 +53,12 @@ def test_a_drill_that_is_killed_in_mid_fault_is_healed_by_the_next_command(mobul
 
 
 def _children(pid: int) -> list[int]:
-    """Of a process and of its children, as /proc has them."""
-    own = [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
+    """Of a process and of its children, as /proc has them; of one that ends meanwhile none."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        own = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
     return own + [below for child in own for below in _children(child)]
 
 
