@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import itertools
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -40,7 +42,9 @@ class Said(NamedTuple):
 def program() -> Path:
     """`sandbox-init`, compiled from this clone's source, with every warning an error."""
     source = Path(sandbox.__file__).with_name("init.c")
-    into = Path(tempfile.mkdtemp(prefix="mobula-probe-")) / "sandbox-init"
+    folder = Path(tempfile.mkdtemp(prefix="mobula-probe-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    into = folder / "sandbox-init"
     argv = ["gcc", "-O2", "-static", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(into), str(source)]
     subprocess.run(argv, check=True)
     return into
