@@ -129,8 +129,9 @@ async def test_an_object_can_not_be_changed(box: Sandbox, given: Path, harm: str
 
 
 async def test_an_object_that_is_deleted_meanwhile_is_read_to_its_end(box: Sandbox, given: Path) -> None:
-    task = asyncio.create_task(sh(box, "read line; echo $line; sleep 0.2; cat", given=given, place=PLACE))
-    await asyncio.sleep(0.1)
+    script = "read line; echo $line; touch /var/tmp/reads; sleep 0.5; cat"
+    task = asyncio.create_task(sh(box, script, given=given, place=PLACE))
+    await asyncio.to_thread(machine.until, "it reads", (box.files / "var/tmp/reads").exists)
     given.unlink()
     assert (await task).out == "one two\nthree\n"
 
@@ -145,7 +146,7 @@ async def test_whatever_a_task_leaves_behind_ends_with_it(box: Sandbox) -> None:
 
 async def test_a_task_can_be_killed(box: Sandbox) -> None:
     task = asyncio.create_task(sh(box, "trap '' TERM; sleep 999 & sleep 999"))
-    await asyncio.sleep(0.1)
+    await asyncio.to_thread(machine.until, "the task runs", lambda: box.processes > 3)
     box.kill()
     assert (await task).exit_code == -signal.SIGKILL
     assert box.processes == 1
