@@ -24,6 +24,8 @@ POOL, DATASET, DATA_DIR, DISKS = "tank", "tank/objects", "/tank/objects", "/disk
 ON_STORAGE_S = 60.0
 UNAIDED_S = 120.0
 """until a copy that clients read was read, told by its server (15 s) and copied anew"""
+ON_DISK_S = 60.0
+"""until what was acknowledged is in its place on the disks"""
 MENDED_S = 180.0
 ANY_GROUP = 0
 LOOK_AGAIN_S = 3.0
@@ -169,13 +171,8 @@ class RotDisk(Fault, frozen=True, tag="rot-disk"):
         return f"wrong bytes on {self.disk} of {self.host} where it has some of {len(self.objects)} objects"
 
     def inject(self, region: Region) -> None:
-        # What was acknowledged lately may be in ZFS' log only, for half a minute. Who changes a property, if only to what it is, waits
-        # until all is in its place.
-        remote_of(region, self.host).run(["zfs", "inherit", "mobula:drill", DATASET], timeout_s=SSH_S)
-        if not faults.spoil_sectors(region.state_dir, self.host, self.disk, self._sectors()):
-            raise OperatorError(
-                f"spoil {self.disk} of {self.host}: it has none of the drill's {len(self.objects)} objects"
-            )
+        what = f"spoil {self.disk} of {self.host}, which has none of the drill's {len(self.objects)} objects"
+        wait_until(lambda: self._spoil(region) > 0, ON_DISK_S, what, every_s=LOOK_AGAIN_S)
         remote_of(region, self.host).run(["zpool", "scrub", POOL], timeout_s=SSH_S, check=False)  # or one runs already
 
     def heal(self, region: Region) -> None:
@@ -197,6 +194,12 @@ class RotDisk(Fault, frozen=True, tag="rot-disk"):
     def left(self, region: Region) -> list[str]:
         wrong = self._wrong(region)
         return [f"{wrong} sectors of {self.disk} of {self.host} are wrong after ZFS has read all"] if wrong else []
+
+    def _spoil(self, region: Region) -> int:
+        # What was acknowledged lately may be in a log only, the object server's or ZFS', for half a minute. Who changes a property, if only
+        # to what it is, has ZFS write what it has by then.
+        remote_of(region, self.host).run(["zfs", "inherit", "mobula:drill", DATASET], timeout_s=SSH_S)
+        return faults.spoil_sectors(region.state_dir, self.host, self.disk, self._sectors())
 
     def _wrong(self, region: Region) -> int:
         spoiled = [faults.inverted(sector) for sector in self._sectors()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.probe
 CONFIG = """
 scope: shard-1
 namespace: /patroni
+log: {{traceback_level: DEBUG}}
 name: peer
 restapi: {{listen: "127.0.0.1:{rest}", connect_address: "127.0.0.1:{rest}"}}
 zookeeper: {{hosts: ["{zookeeper}"]}}
@@ -45,6 +47,7 @@ class Peer:
 
     def __init__(self, at: Path, keeper: zookeeper.Server) -> None:
         self.data = at / "pg" / "data"
+        self.keeper = keeper
         self._at, self._user, self._rest = at, user_id("postgres"), free_port()
         text = CONFIG.format(rest=self._rest, zookeeper=keeper.address, port=free_port(), inside=INSIDE)
         (at / "patroni.yml").write_text(text)
@@ -64,6 +67,15 @@ class Peer:
             yield
         finally:
             process.kill()
+
+    def cluster(self) -> None:
+        """What it answers to nobody while there is no ZooKeeper: raises OSError then."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._rest}/cluster", timeout=30) as answer:
+            json.load(answer)
+
+    def said(self) -> str:
+        """All that it has logged."""
+        return (self._at / "log").read_text()
 
     def leads(self) -> bool:
         """Its own word for it."""
@@ -110,3 +122,14 @@ def test_a_finished_bootstrap_keeps_its_data(peer: Peer) -> None:
     with peer.running():
         until("a leader again", peer.leads)
         assert mark.exists()
+
+
+def test_a_request_that_needs_zookeeper_while_there_is_none_is_one_line_in_the_log(peer: Peer) -> None:
+    with peer.running():
+        until("a leader", peer.leads)
+        peer.cluster()
+        peer.keeper.stop()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            peer.cluster()
+        until("the line", lambda: "A request of 127.0.0.1 needs ZooKeeper, which does not answer" in peer.said())
+        assert "Traceback" not in peer.said()
