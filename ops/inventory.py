@@ -207,6 +207,9 @@ def host_variables(layout: Layout, host: Machine) -> dict[str, Any]:
         "mobula_server_id": layout.azs[host.az].index,
         "mobula_zookeeper": zookeeper,
         "mobula_nameservers": addresses("nameservice"),
+        "mobula_near_webapis": [
+            f"{h.address}:{_registered_port('webapi')}" for h in near if h.pool == "api" and h.az == host.az
+        ],
         "mobula_authcaches": [f"{address}:{_port('authcache')}" for address in addresses("api")],
         "mobula_peers": [
             {"host": h.name, "address": h.address} for h in near if h.pool == "metadata" and h.shard == host.shard
@@ -230,6 +233,12 @@ def _port(service: str) -> int:
     status = catalog()[service].status
     assert status is not None  # noqa: S101 (held by the catalog's tests)
     return status.port
+
+
+def _registered_port(service: str) -> int:
+    registered = catalog()[service].registered
+    assert registered is not None  # noqa: S101 (held by the catalog's tests)
+    return registered.port
 
 
 def variables(layout: Layout, release: ReleaseNote, state_dir: Path) -> Mapping[str, dict[str, Any]]:

@@ -69,7 +69,7 @@ class Objects:
     def path(self, version: Version) -> Path:
         return self._folder / str(version.object_id)
 
-    async def read(self, version: Version) -> AsyncIterator[bytes]:
+    async def read(self, version: Version, _hosts: Sequence[str]) -> AsyncIterator[bytes]:
         body = self.path(version).read_bytes()
         for at in range(0, len(body), 65_536):
             yield body[at : at + 65_536]
@@ -149,7 +149,7 @@ class World:
         self.makes = Makes(folder)
         empty = folder / "empty"
         empty.touch()
-        self.runner = Runner(self.makes, self.objects, self.objects, self.lead, empty=empty)
+        self.runner = Runner(self.makes, self.objects, self.objects, {0: self.lead}, empty=empty)
 
     async def agent(self) -> None:
         """Until cancelled."""

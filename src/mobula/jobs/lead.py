@@ -87,6 +87,8 @@ class Order:
 
     task: Task
     job: Job
+    shard: int = 0
+    """whose supervisor gave it, as the agent counts them"""
 
 
 @dataclass(slots=True)
@@ -393,8 +395,11 @@ class Lead:
     ) -> tuple[Sequence[Feed], bool]:
         """What a reducer gets beyond that number, and whether that is all that it will get."""
         is_whole = (job, phase) in self._whole  # before the look
-        found = await self._jobs.feeds(job, phase, reducer, after, limit)
+        found = [self._with_hosts(feed) for feed in await self._jobs.feeds(job, phase, reducer, after, limit)]
         return found, is_whole and len(found) < limit
+
+    def _with_hosts(self, feed: Feed) -> Feed:
+        return feed if feed.version is None else replace(feed, hosts=tuple(self._places.hosts(feed.version)))
 
     async def _give_up_silent(self) -> None:
         now_s = self._clock.monotonic_s()

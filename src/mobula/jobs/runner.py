@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -65,8 +65,8 @@ class Copies(Protocol):
     def path(self, version: Version) -> Path:
         """Of the copy on this host."""
 
-    def read(self, version: Version) -> AsyncIterator[bytes]:
-        """From any host. Raises StoreError."""
+    def read(self, version: Version, hosts: Sequence[str]) -> AsyncIterator[bytes]:
+        """From any of these hosts. Raises StoreError."""
 
 
 class Feeder(Protocol):
@@ -118,13 +118,18 @@ class Box:
 
 
 class Runner:
-    """As many tasks at a time as it is given: who calls `run` decides. `empty` is a file without bytes, which any empty object is like."""
+    """As many tasks at a time as it is given: who calls `run` decides.
 
-    def __init__(self, makes: Makes, store: Store, copies: Copies, feeder: Feeder, *, empty: Path) -> None:
+    `feeders`: by shard. `empty`: a file without bytes, which any empty object is like.
+    """
+
+    def __init__(
+        self, makes: Makes, store: Store, copies: Copies, feeders: Mapping[int, Feeder], *, empty: Path
+    ) -> None:
         self._makes = makes
         self._store = store
         self._copies = copies
-        self._feeder = feeder
+        self._feeders = feeders
         self._empty = empty
         self._idle: dict[Group, list[Box]] = defaultdict(list)
         """sandboxes that wait for more work of their group"""
@@ -273,22 +278,22 @@ class Runner:
 
     async def _feed(self, order: Order, target: int) -> None:
         """Everything that the reducer gets, in whatever order, into the pipe; nothing more once nobody reads."""
-        work, after, is_read = order.task.work, 0, True
+        work, feeder, after, is_read = order.task.work, self._feeders[order.shard], 0, True
         async with _writer(target) as write:
             while True:
-                feeds, is_whole = await self._feeder.feed(order.job.id, work.phase, work.reducer or 0, after, FEEDS)
+                feeds, is_whole = await feeder.feed(order.job.id, work.phase, work.reducer or 0, after, FEEDS)
                 for feed in feeds:
                     after = feed.number
                     if is_read and feed.version is not None:
-                        is_read = await self._pour(feed.version, write)
+                        is_read = await self._pour(feed.version, feed.hosts, write)
                 if is_whole:
                     return
                 if not feeds:
                     await asyncio.sleep(FEED_PAUSE_S)
 
-    async def _pour(self, version: Version, write: _Write) -> bool:
+    async def _pour(self, version: Version, hosts: Sequence[str], write: _Write) -> bool:
         """Whether somebody still reads."""
-        async for chunk in self._copies.read(version):
+        async for chunk in self._copies.read(version, hosts):
             if not await write(chunk):
                 return False
         return True

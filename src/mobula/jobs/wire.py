@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from mobula.core.capability import HEADER, CapabilityRefused, Grant, sign, verify
+from mobula.core.capability import HEADER, CapabilityRefused, verify
 from mobula.core.clock import Clock
 from mobula.jobs.lead import Agent, Lead, Order
 from mobula.metadata.jobs import Attempt, Feed, Job, Result, Task
@@ -22,10 +22,8 @@ from mobula.metadata.model import MetadataError, NotFound, Unavailable
 from mobula.wire.http_client import HttpClient
 from mobula.wire.http_exchange import Request, Response
 from mobula.wire.http_failures import Address, RequestFailed
+from mobula.wire.supervisors import SUBJECT, permission
 
-SUBJECT = "jobs"
-"""stands in a capability where others have an object"""
-VALID_S = 60
 BODY_BYTES_MAX = 64 << 20
 
 
@@ -141,7 +139,7 @@ class HttpSupervisor:
         """Work, for which it waits; and what this agent has and should not."""
         told = _orders.decode(await self._post("orders", Ask(self._me, slots, None if held is None else tuple(held))))
         jobs = {job.id: job for job in told.jobs}
-        return [Order(task, jobs[task.attempt.job]) for task in told.tasks], told.strangers
+        return [Order(task, jobs[task.attempt.job], self._shard) for task in told.tasks], told.strangers
 
     async def results(self, results: Sequence[Result], lost: Sequence[Attempt]) -> None:
         """Returns once they are decided."""
@@ -159,8 +157,7 @@ class HttpSupervisor:
         where = self._where()
         if where is None:
             raise Unavailable(f"nobody leads the jobs of shard {self._shard}")
-        grant = Grant("POST", SUBJECT, None, int(self._clock.now_s()) + VALID_S, self._me.host)
-        headers = [(HEADER, sign(self._key, grant)), ("Content-Type", "application/json")]
+        headers = [permission(self._key, self._me.host, self._clock), ("Content-Type", "application/json")]
         target = f"/jobs/{self._shard}/{verb}"
         try:
             reply = await self._client.request(

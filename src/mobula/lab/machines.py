@@ -37,7 +37,7 @@ HALT = signal.SIGRTMIN + 3
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a machine is; `state_dir` is its region's, `image` the base image's root."""
+    """What a machine is; `state_dir` is its region's, `image` the base image's root, `task_images` a folder that it sees as /images."""
 
     region: str
     cidr: str
@@ -48,6 +48,7 @@ class Machine:
     disk_size_bytes: int
     state_dir: Path
     image: Path
+    task_images: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -193,7 +194,8 @@ def _start(machine: Machine) -> None:
         "systemd-nspawn", "--quiet", f"--directory={machine.root}", "--register=no", "--keep-unit", f"--machine={machine.name}",
         f"--network-namespace-path={network.NETNS / machine.name}", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
         "--console=pipe", "--bind=/dev/fuse", f"--bind={machine.folder / 'disks'}:/disks", "--kill-signal=SIGRTMIN+3",
-        "--system-call-filter=@keyring", "--capability=CAP_NET_ADMIN", "/sbin/lab-init",
+        "--system-call-filter=@keyring acct", "--capability=CAP_NET_ADMIN,CAP_SYS_PACCT",
+        *([f"--bind-ro={machine.task_images}:/images"] if machine.task_images else []), "/sbin/lab-init",
     ]  # fmt: skip
     if is_hybrid():
         path = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
@@ -391,4 +393,5 @@ def load(state_dir: Path, name: str) -> Machine:
     if label is None:
         known = ", ".join(sorted(p.name for p in (state_dir / "machines").glob("*"))) or "no machines"
         raise NotThere(f"find machine {name!r}: there is {known}")
-    return Machine(**{**label, "state_dir": Path(str(label["state_dir"])), "image": Path(str(label["image"]))})  # type: ignore[arg-type]
+    paths = {name: Path(str(label[name])) for name in ("state_dir", "image", "task_images") if label.get(name)}
+    return Machine(**{**label, **paths})  # type: ignore[arg-type]

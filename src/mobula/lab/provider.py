@@ -32,13 +32,14 @@ def _number(name: str) -> Attribute:
 
 
 class LabProvider(Provider):  # type: ignore[misc]
-    """Configured with the region's name and address range, its state folder and the base image."""
+    """Configured with the region's name and address range, its state folder, the base image, and the folder of task images."""
 
     def __init__(self) -> None:
         self.region = ""
         self.cidr = ""
         self.state_dir = Path()
         self.image = Path()
+        self.task_images = Path()
         self.stopping = threading.Event()
 
     def get_model_prefix(self) -> str:
@@ -48,10 +49,11 @@ class LabProvider(Provider):  # type: ignore[misc]
         return "terraform.local/mobula/lab"
 
     def get_provider_schema(self, diags: Diagnostics) -> Schema:  # noqa: ARG002
-        return Schema(version=0, attributes=[_text(name) for name in ("region", "cidr", "state_dir", "image")])
+        names = ("region", "cidr", "state_dir", "image", "task_images")
+        return Schema(version=0, attributes=[_text(name) for name in names])
 
     def validate_config(self, diags: Diagnostics, config: State) -> None:
-        for name in ("state_dir", "image"):
+        for name in ("state_dir", "image", "task_images"):
             value = config.get(name)
             if isinstance(value, str) and not value.startswith("/"):
                 diags.add_error(f"{name} is {value!r}; it must be an absolute path", "", path=[name])
@@ -59,8 +61,10 @@ class LabProvider(Provider):  # type: ignore[misc]
     def configure_provider(self, diags: Diagnostics, config: State) -> None:
         self.region, self.cidr = config["region"], config["cidr"]
         self.state_dir, self.image = Path(config["state_dir"]), Path(config["image"])
-        if not self.image.is_dir():
-            diags.add_error(f"image {str(self.image)!r} is not there", "./mobula up builds it", path=["image"])
+        self.task_images = Path(config["task_images"])
+        for name, folder in (("image", self.image), ("task_images", self.task_images)):
+            if not folder.is_dir():
+                diags.add_error(f"{name} {str(folder)!r} is not there", "./mobula up builds it", path=[name])
 
     def get_data_sources(self) -> list[type[DataSource]]:
         return []
@@ -140,6 +144,7 @@ class Server(_Base):
         return Machine(
             region=p.region, cidr=p.cidr, name=state["name"], zone=int(state["zone"]), address=state["address"],
             disks=int(state["disks"]), disk_size_bytes=int(state["disk_size_bytes"]), state_dir=p.state_dir, image=p.image,
+            task_images=p.task_images,
         )  # fmt: skip
 
     def _reach(self, ctx: Any, planned: State) -> State:

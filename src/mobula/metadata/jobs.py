@@ -146,6 +146,8 @@ class Feed:
     version: Version | None
     number: int = 0
     """its item's, once it is stored"""
+    hosts: tuple[str, ...] = ()
+    """that have a copy, as those know who feed reducers; not stored"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+KINDS = ("memory", "pids")
+"""of version 1"""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     memory_bytes: int
     processes: int
+
+
+def remove_all(parent: str, root: Path = ROOT) -> bool:
+    """Remove what is left below a parent; whether all of it is gone. Raises OSError."""
+    found = [root / parent, *(root / kind / parent for kind in KINDS)]
+    groups = [
+        Group(parent, folder.name, root)
+        for above in found
+        if above.is_dir()
+        for folder in above.iterdir()
+        if folder.is_dir()
+    ]
+    left = [group for group in groups if not group.remove()]
+    return not left
 
 
 class Group:
@@ -24,7 +40,7 @@ class Group:
         if self._unified:
             self._memory = self._processes = root / parent / name
         else:
-            self._memory, self._processes = (root / kind / parent / name for kind in ("memory", "pids"))
+            self._memory, self._processes = (root / kind / parent / name for kind in KINDS)
 
     @property
     def folders(self) -> list[Path]:

@@ -32,6 +32,8 @@ _REMEMBERED = 100_000
 """object ids stored lately: an id is used once, so a second PUT of it is a replay, within its capability's life"""
 
 
+OTHERS_READ = 0o644
+"""of object files: tasks see them with the owners that they have here (the folder above is closed to others)"""
 CAPACITY_AGE_S = 1.0
 """how old a capacity may be that decides on a new upload"""
 
@@ -170,7 +172,7 @@ class ObjectFiles:
 
     def _begin(self, account: str, object_id: str) -> Upload:
         try:
-            fd = os.open(self.temporary(object_id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            fd = os.open(self.temporary(object_id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OTHERS_READ)
         except FileExistsError as error:
             raise ObjectExists(f"store object {object_id!r}: it is being stored; use a new id") from error
         except OSError as error:
@@ -194,10 +196,10 @@ class ObjectFiles:
         path, flags = f"{self._root_text}/{name.path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             try:
-                fd = os.open(path, flags, 0o640)
+                fd = os.open(path, flags, OTHERS_READ)
             except FileNotFoundError:  # the account's first object here
                 self._make_folder(f"{self._root_text}/{name.account}")
-                fd = os.open(path, flags, 0o640)
+                fd = os.open(path, flags, OTHERS_READ)
         except FileExistsError as error:
             raise ObjectExists(f"store object {name.object_id!r}: it is stored; use a new id") from error
         except OSError as error:
@@ -222,7 +224,7 @@ class ObjectFiles:
         except FileNotFoundError:
             self._make_folder(f"{self._root_text}/{name.account}")
         path.write_bytes(body)
-        path.chmod(0o640)
+        path.chmod(OTHERS_READ)
         return True
 
     def make_last(self, names: Sequence[ObjectName]) -> None:

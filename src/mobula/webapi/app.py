@@ -7,7 +7,6 @@ import datetime as dt
 import random
 from collections.abc import Mapping
 
-import msgspec
 import structlog
 
 from mobula.core.clock import SystemClock
@@ -16,6 +15,7 @@ from mobula.core.media import cors_on_preflight, is_directory_type, is_link_type
 from mobula.core.paths import NAMESPACES, InvalidPath, Path, parse
 from mobula.core.tokens import TokenKey
 from mobula.metadata import model
+from mobula.metadata.job_store import PostgresJobDoor
 from mobula.metadata.model import Kind
 from mobula.metadata.repairing import Repairs
 from mobula.metadata.store import PostgresMetadata
@@ -23,13 +23,15 @@ from mobula.webapi import directories, jobs, links, objects, token
 from mobula.webapi.auth import authenticate, authorize, require_caller, require_secure
 from mobula.webapi.bound import DECIDE_S, Bound
 from mobula.webapi.config import WebapiConfig
-from mobula.webapi.context import Context, Store, read_query
+from mobula.webapi.context import Context, JobsOfRegion, Store, read_query
 from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
 from mobula.wire.accounts import Accounts, Authcaches
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import BodyTooLarge, Request, Response
+from mobula.wire.registered import ROOT, addresses_of
 from mobula.wire.storage_client import StorageClient, StorageUnavailable
+from mobula.wire.supervisors import Supervisors, Waker
 from mobula.wire.zookeeper import Client, Tree
 
 log = structlog.get_logger()
@@ -249,30 +251,29 @@ class Service:
         self._http = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=60.0))
         storage = StorageClient(self._http, key=config.signing_key(), caller=config.host, clock=SystemClock())
         self._directory = StorageDirectory(storage)
-        self._tree = Tree(self._zookeeper, "/names", self._on_names)
-        accounts = Authcaches(self._auth_http, [_address(text) for text in config.authcaches])
+        self._tree = Tree(self._zookeeper, ROOT, self._on_names)
+        accounts = Authcaches(self._auth_http, [Address.parse(text) for text in config.authcaches])
         pick = random.Random()  # noqa: S311 (spreads load, guards nothing)
         self._notes = Notes()
-        self._webapi = Webapi(
-            accounts, Store(self._metadata, storage, self._directory, config.az, pick, self._notes), config.tokens()
+        self._supervisors = Supervisors(self._zookeeper)
+        self._door = PostgresJobDoor(self._metadata)
+        self._waker = Waker(
+            self._supervisors, self._http, key=config.signing_key(), caller=config.host, clock=SystemClock()
         )
+        jobs_of_region = JobsOfRegion(self._door, lambda job: self._waker.wake(self._door.shard_of(job), job))
+        store = Store(self._metadata, storage, self._directory, config.az, pick, self._notes, jobs_of_region)
+        self._webapi = Webapi(accounts, store, config.tokens())
         self._tasks: list[asyncio.Task[None]] = []
 
     def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
-        servers = {}
-        for host, data in picture.get("storage", {}).items():
-            try:
-                found = msgspec.json.decode(data)
-                servers[host] = Address(str(found["address"]), int(found["port"]))
-            except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
-                log.warning("registration not understood", host=host)
-        self._directory.on_change(servers)
+        self._directory.on_change(addresses_of(picture, "storage"))
 
     async def start(self) -> None:
         """Begin to follow the region."""
         self._zookeeper.start()
         self._metadata.start()
         self._tree.start()
+        self._supervisors.start()
         self._directory.start()
         self._tasks = [asyncio.get_running_loop().create_task(self._hand_on_notes())]
 
@@ -281,6 +282,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         self._tree.stop()
+        self._supervisors.stop()
         self._directory.stop()
         self._metadata.stop()
         await self._http.close()
@@ -309,8 +311,3 @@ class Service:
 
     async def handle(self, request: Request, response: Response) -> None:
         await self._webapi.handle(request, response)
-
-
-def _address(text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    return Address(host, int(port))

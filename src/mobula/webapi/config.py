@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
 
 import msgspec
@@ -10,21 +9,7 @@ import msgspec
 from mobula.core.capability import parse_key
 from mobula.core.tokens import TokenKey
 from mobula.metadata.config import Postgres
-
-
-class Tls(msgspec.Struct, frozen=True):
-    """Our client certificate, and the CA of those whom we ask. Paths are absolute."""
-
-    ca: str
-    certificate: str
-    key: str
-
-    def client_context(self) -> ssl.SSLContext:
-        """TLS to services of the region: found by address, known by the region's own CA."""
-        context = ssl.create_default_context(cafile=self.ca)
-        context.check_hostname = False
-        context.load_cert_chain(self.certificate, self.key)
-        return context
+from mobula.wire.tls import Tls
 
 
 class WebapiConfig(msgspec.Struct, frozen=True, kw_only=True):

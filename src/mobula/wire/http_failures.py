@@ -37,6 +37,14 @@ class Address(NamedTuple):
     host: str
     port: int
 
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Of `<host>:<port>`. Raises ValueError."""
+        host, _, port = text.rpartition(":")
+        if not host or not port.isascii():
+            raise ValueError(f"read an address: {text[:100]!r} found; it is <host>:<port>")
+        return cls(host.removeprefix("[").removesuffix("]"), int(port))
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

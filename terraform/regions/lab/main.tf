@@ -1,8 +1,9 @@
 provider "lab" {
-  region    = var.name
-  cidr      = var.cidr
-  state_dir = var.state_dir
-  image     = var.image
+  region      = var.name
+  cidr        = var.cidr
+  state_dir   = var.state_dir
+  image       = var.image
+  task_images = var.task_images
 }
 
 module "layout" {

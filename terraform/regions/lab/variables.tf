@@ -67,3 +67,8 @@ variable "image" {
   description = "Root directory of the base image."
   type        = string
 }
+
+variable "task_images" {
+  description = "Folder of the images that tasks of jobs see as their root."
+  type        = string
+}

@@ -1,0 +1,133 @@
+"""Sandboxes of this host: their slots, their bounds, the storage API in them, and what earlier starts have left."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from mobula.core.job import Phase
+from mobula.jobs.door import Door
+from mobula.jobs.lead import Order
+from mobula.metadata.jobs import Job
+from mobula.sandbox import cgroups
+from mobula.sandbox.cgroups import Group, Limits
+from mobula.sandbox.sandbox import GONE_S, REMOVE_AGAIN_S, Sandbox, SandboxError, Slot
+from mobula.sandbox.volumes import Volumes
+from mobula.wire.http_client import HttpClient
+from mobula.wire.http_failures import Address
+from mobula.wire.http_server import HttpServer
+
+log = structlog.get_logger()
+
+PARENT = "mobula-tasks"
+"""the control group above those of the sandboxes"""
+DOOR_PORT = 80
+STOP_S = 1.0
+SLOTS_MAX = 1024
+
+
+class Boxes:
+    """`runner.Makes`."""
+
+    def __init__(
+        self,
+        *,
+        image: Path,
+        program: Path,
+        volumes: Path,
+        run: Path,
+        processes_max: int,
+        client: HttpClient,
+        webapi: Callable[[], Address],
+        token: Callable[[Job], str],
+    ) -> None:
+        """`run`: a folder in memory, for what is gone with the machine. `webapi`, `token`: see `Door`."""
+        self._image = image
+        self._program = program
+        self._volumes = Volumes(volumes)
+        self._run = run
+        self._processes_max = processes_max
+        self._client = client
+        self._webapi = webapi
+        self._token = token
+        self._free: list[Slot] = []
+        self._slots: dict[Sandbox, Slot] = {}
+        self._servers: dict[Sandbox, HttpServer] = {}
+        self._made = 0
+
+    @property
+    def count(self) -> int:
+        """Of sandboxes that there are."""
+        return len(self._slots)
+
+    def sweep(self) -> None:
+        """Remove what an earlier start has left; its sandboxes end with it. Raises OSError, SandboxError."""
+        end_s = time.monotonic() + GONE_S
+        while not cgroups.remove_all(PARENT):
+            if time.monotonic() > end_s:
+                raise SandboxError(f"remove sandboxes of an earlier start: something in {PARENT} does not end")
+            time.sleep(REMOVE_AGAIN_S)
+        for name in self._volumes.names():
+            self._volumes.remove(name)
+        shutil.rmtree(self._run, ignore_errors=True)
+        self._run.mkdir(mode=0o700, parents=True)
+
+    async def make(self, phase: Phase) -> Sandbox:
+        slot = self._slot()
+        name = str(slot.number)
+        try:
+            folder = self._volumes.make(name, phase.disk_gb << 30)
+            folder.chmod(0o711)
+            sandbox = Sandbox(slot, folder, Group(PARENT, name), self._run / f"{name}.accounting")
+            sandbox.prepare()
+        except OSError as error:
+            self._volumes.remove(name)
+            self._free.append(slot)
+            raise SandboxError(f"make a sandbox: {error}") from error
+        self._slots[sandbox] = slot
+        return sandbox
+
+    def _slot(self) -> Slot:
+        if self._free:
+            return self._free.pop()
+        if self._made >= SLOTS_MAX:
+            raise SandboxError(f"make a sandbox: there are {self._made}, which is the most that a host has")
+        try:
+            slot = Slot(self._made, self._image)
+        except OSError as error:
+            raise SandboxError(f"make a sandbox: {error}") from error
+        self._made += 1
+        return slot
+
+    async def start(self, sandbox: Sandbox, order: Order) -> Door:
+        phase = order.job.document.phases[order.task.work.phase]
+        await sandbox.start(self._program, Limits(phase.memory_mb << 20, self._processes_max))
+        door = Door(self._client, self._webapi, lambda: self._token(order.job))
+        self._servers[sandbox] = server = HttpServer(door.handle)
+        for listening in sandbox.listen(DOOR_PORT):
+            await server.listen_on(listening)
+        return door
+
+    async def end(self, sandbox: Sandbox) -> None:
+        if sandbox in self._servers:
+            await self._servers.pop(sandbox).stop(STOP_S)
+        slot = self._slots.pop(sandbox)
+        try:
+            await sandbox.close()
+            self._volumes.remove(str(slot.number))
+        except (OSError, SandboxError) as error:
+            # Its slot is not used again; the next start of the agent sweeps.
+            log.error("sandbox stays", slot=slot.number, why=str(error))
+            slot.close()
+            return
+        self._free.append(slot)
+
+    def close(self) -> None:
+        """No sandbox is left."""
+        for slot in self._free:
+            slot.close()
+        self._free.clear()

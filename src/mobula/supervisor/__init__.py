@@ -1,0 +1,1 @@
+"""The supervisor of jobs, on every api host."""
