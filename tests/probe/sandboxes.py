@@ -9,19 +9,23 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import jinja2
 
 from mobula.sandbox import sandbox
 from mobula.sandbox.cgroups import ROOT, Group, Limits
 from mobula.sandbox.sandbox import Command, Ended, Sandbox, Slot
+from ops.region import REPO
 from tests.probe import machine
 
 PARENT = f"mobula-probe-{os.getpid()}"
 ENVIRONMENT = {"HOME": "/root", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 SMALL = Limits(64 << 20, 64)
+DISK_BYTES = 256 << 20
 _numbers = itertools.count()
 
 
@@ -48,6 +52,25 @@ def program() -> Path:
     argv = ["gcc", "-O2", "-static", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(into), str(source)]
     subprocess.run(argv, check=True)
     return into
+
+
+@contextmanager
+def volumes(at: Path) -> Iterator[Path]:
+    """A mounted file system with quotas, made by what a storage host makes it with; gone afterwards."""
+    disk, mounted, script = at / "tasks.btrfs", at / "tasks", at / "before-start"
+    mounted.mkdir()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(REPO / "roles" / "compute" / "templates"),
+        autoescape=False,  # noqa: S701 (a shell script)
+    )
+    values = {"compute_disk": disk, "compute_folder": mounted, "compute_disk_bytes": DISK_BYTES}
+    script.write_text(environment.get_template("before-start.j2").render(values))
+    try:
+        for _ in range(2):  # as often as the agent starts
+            subprocess.run(["sh", str(script)], check=True)
+        yield mounted
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -15,16 +14,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from mobula.agent.boxes import PARENT, Boxes
 from mobula.core.clock import SystemClock
 from mobula.core.job import Phase, parse
 from mobula.core.paths import parse as parse_path
-from mobula.jobs.door import Door
 from mobula.jobs.lead import Agent, Lead, Located, Order
 from mobula.jobs.runner import Lost, NoAsset, Runner
 from mobula.metadata.job_memory import MemoryJobs
 from mobula.metadata.jobs import Item, Job, JobError, Owner, State, Version
-from mobula.sandbox.cgroups import Group, Limits
-from mobula.sandbox.sandbox import Sandbox, Slot
+from mobula.sandbox.sandbox import Sandbox
 from mobula.wire.http_client import HttpClient
 from mobula.wire.http_exchange import Request, Response
 from mobula.wire.http_failures import Address
@@ -95,58 +93,32 @@ class Objects:
             self.names[name] = file.read()
 
 
-class Makes:
-    """Sandboxes of the base image."""
+class Makes(Boxes):
+    """Sandboxes of the base image, as an agent makes them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._numbers = itertools.count()
-        self._free = [Slot(100 + n, machine.root()) for n in range(AT_ONCE)]
-        self._slots: dict[Sandbox, Slot] = {}
-        self._servers: dict[Sandbox, HttpServer] = {}
-        self._client = HttpClient()
-        self.webapi = Address("", 0)
+    def __init__(self, folder: Path, volumes: Path) -> None:
         self.made = 0
+        self.address = Address("", 0)
+        self.client = HttpClient()
+        super().__init__(
+            image=machine.root(), program=sandboxes.program(), volumes=volumes, run=folder / "run", processes_max=256,
+            client=self.client, webapi=lambda: self.address, token=lambda _: "token",
+        )  # fmt: skip
+        self.sweep()
 
-    async def make(self, _phase: Phase) -> Sandbox:
-        name, slot = f"job{next(self._numbers)}", self._free.pop()
-        sandbox = Sandbox(slot, self._folder / name, Group(sandboxes.PARENT, name), self._folder / f"{name}.accounting")
-        sandbox.prepare()
-        self._slots[sandbox] = slot
+    async def make(self, phase: Phase) -> Sandbox:
         self.made += 1
-        return sandbox
-
-    async def start(self, sandbox: Sandbox, order: Order) -> Door:
-        phase = order.job.document.phases[order.task.work.phase]
-        await sandbox.start(sandboxes.program(), Limits(phase.memory_mb << 20, 256))
-        door = Door(self._client, lambda: self.webapi, lambda: "token")
-        self._servers[sandbox] = server = HttpServer(door.handle)
-        for listening in sandbox.listen(80):
-            await server.listen_on(listening)
-        return door
-
-    async def end(self, sandbox: Sandbox) -> None:
-        if sandbox in self._servers:
-            await self._servers.pop(sandbox).stop(1)
-        await sandbox.close()
-        self._free.append(self._slots.pop(sandbox))
-
-    async def close(self) -> None:
-        assert not self._slots
-        await self._client.close()
-        for slot in self._free:
-            slot.close()
-        sandboxes.remove_parent()
+        return await super().make(phase)
 
 
 class World:
     """A supervisor, and one agent that does what it is told."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, volumes: Path) -> None:
         self.jobs = MemoryJobs()
         self.objects = Objects(folder)
         self.lead = Lead(self.jobs, self.objects, SystemClock())
-        self.makes = Makes(folder)
+        self.makes = Makes(folder, volumes)
         empty = folder / "empty"
         empty.touch()
         self.runner = Runner(self.makes, self.objects, self.objects, {0: self.lead}, empty=empty)
@@ -192,11 +164,17 @@ def folder() -> Iterator[Path]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def volumes() -> Iterator[Path]:
+    with machine.folder() as at, sandboxes.volumes(at) as found:
+        yield found
+
+
 @pytest_asyncio.fixture
-async def world(folder: Path) -> AsyncIterator[World]:
-    made = World(folder)
+async def world(folder: Path, volumes: Path) -> AsyncIterator[World]:
+    made = World(folder, volumes)
     server = HttpServer(made.objects.handle)
-    made.makes.webapi = Address("127.0.0.1", await server.listen("127.0.0.1", 0))
+    made.makes.address = Address("127.0.0.1", await server.listen("127.0.0.1", 0))
     tasks = [asyncio.create_task(made.lead.work())]
     while not made.lead.leads:
         await asyncio.sleep(0)
@@ -206,7 +184,9 @@ async def world(folder: Path) -> AsyncIterator[World]:
         task.cancel()
     await asyncio.wait(tasks)
     await made.runner.close()
-    await made.makes.close()
+    assert made.makes.count == 0
+    made.makes.close()
+    await made.makes.client.close()
     await server.stop(1)
 
 
@@ -362,3 +342,20 @@ async def test_a_missing_object_is_an_error_of_its_own(world: World) -> None:
     job = await world.job({"exec": "cat"}, inputs={"/dap/stor/a": "a"}, names=["/dap/stor/a", "/dap/stor/none"])
     assert world.outputs(job) == ["a"]
     assert world.errors(job) == ['ResourceNotFoundError: no such object: "/dap/stor/none"']
+
+
+async def test_a_task_gets_no_more_disk_than_it_may_have(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Phase, "disk_gb", 1 / 1024)  # a MiB
+    script = "dd if=/dev/zero of=/var/tmp/f bs=1k count=5000 2>&1 | grep -o 'Disk quota exceeded'; rm /var/tmp/f; echo room > /var/tmp/f"
+    job = await world.job({"exec": script, "type": "reduce"})
+    assert world.errors(job) == []
+    assert world.outputs(job) == ["Disk quota exceeded\n"]
+
+
+async def test_what_a_start_that_died_has_left_is_removed(world: World, volumes: Path) -> None:
+    (volumes / "left" / "upper").mkdir(parents=True)
+    for kind in ("memory", "pids"):
+        (Path("/sys/fs/cgroup") / kind / PARENT / "left").mkdir(parents=True)
+    world.makes.sweep()
+    assert list(volumes.iterdir()) == []
+    assert await world.job({"exec": "true", "type": "reduce"})

@@ -71,6 +71,7 @@ class Boxes:
             if time.monotonic() > end_s:
                 raise SandboxError(f"remove sandboxes of an earlier start: something in {PARENT} does not end")
             time.sleep(REMOVE_AGAIN_S)
+        self._volumes.count()
         for name in self._volumes.names():
             self._volumes.remove(name)
         shutil.rmtree(self._run, ignore_errors=True)
@@ -131,3 +132,4 @@ class Boxes:
         for slot in self._free:
             slot.close()
         self._free.clear()
+        cgroups.remove_all(PARENT)

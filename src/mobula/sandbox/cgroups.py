@@ -19,7 +19,7 @@ class Limits:
 
 
 def remove_all(parent: str, root: Path = ROOT) -> bool:
-    """Remove what is left below a parent; whether all of it is gone. Raises OSError."""
+    """Remove a parent with what is left below it; whether all of it is gone. Raises OSError."""
     found = [root / parent, *(root / kind / parent for kind in KINDS)]
     groups = [
         Group(parent, folder.name, root)
@@ -28,8 +28,12 @@ def remove_all(parent: str, root: Path = ROOT) -> bool:
         for folder in above.iterdir()
         if folder.is_dir()
     ]
-    left = [group for group in groups if not group.remove()]
-    return not left
+    if [group for group in groups if not group.remove()]:
+        return False
+    for above in found:
+        with contextlib.suppress(FileNotFoundError):
+            above.rmdir()
+    return True
 
 
 class Group:
