@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from mobula.agent import boxes
 from mobula.agent.boxes import PARENT, Boxes
 from mobula.core.clock import SystemClock
 from mobula.core.job import Phase, parse
@@ -345,9 +346,10 @@ async def test_a_missing_object_is_an_error_of_its_own(world: World) -> None:
 
 
 async def test_a_task_gets_no_more_disk_than_it_may_have(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Phase, "disk_gb", 1 / 1024)  # a MiB
-    script = "dd if=/dev/zero of=/var/tmp/f bs=1k count=5000 2>&1 | grep -o 'Disk quota exceeded'; rm /var/tmp/f; echo room > /var/tmp/f"
-    job = await world.job({"exec": script, "type": "reduce"})
+    monkeypatch.setattr(boxes, "GIB", 1 << 19)
+    # What it says counts, too: there has to be room for it.
+    script = "said=$(dd if=/dev/zero of=/var/tmp/f bs=1k count=5000 2>&1); rm /var/tmp/f; echo $said | grep -o 'Disk quota exceeded'"
+    job = await world.job({"exec": script, "type": "reduce", "disk": 2})
     assert world.errors(job) == []
     assert world.outputs(job) == ["Disk quota exceeded\n"]
 

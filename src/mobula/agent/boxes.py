@@ -28,6 +28,7 @@ PARENT = "mobula-tasks"
 DOOR_PORT = 80
 STOP_S = 1.0
 SLOTS_MAX = 1024
+GIB = 1 << 30
 
 
 class Boxes:
@@ -81,7 +82,7 @@ class Boxes:
         slot = self._slot()
         name = str(slot.number)
         try:
-            folder = self._volumes.make(name, phase.disk_gb << 30)
+            folder = self._volumes.make(name, phase.disk_gb * GIB)
             folder.chmod(0o711)
             sandbox = Sandbox(slot, folder, Group(PARENT, name), self._run / f"{name}.accounting")
             sandbox.prepare()
