@@ -138,7 +138,9 @@ def _prepare(region: Region, profile: str, progress: Progress) -> Terraform:
         preflight.check_relay_port(region)
     with progress.step("base image"):
         root = image.ensure(CACHE, progress)
-    terraform = Terraform(region, profile=_profile_file(profile), image=root, progress=progress)
+    terraform = Terraform(
+        region, profile=_profile_file(profile), image=root, task_images=CACHE / "task-image", progress=progress
+    )
     region.state_dir.mkdir(parents=True, exist_ok=True)
     region.state_dir.chmod(0o700)
     (region.state_dir / "profile").write_text(profile + "\n")
@@ -230,7 +232,13 @@ def plan(region: Region, asked_profile: str | None, progress: Progress) -> Plan:
     with lock(region, "plan"):
         if not region.hosts:
             return Plan((f"create region {region.name} with profile {profile}: {_hosts_count(profile)} machines",))
-        terraform = Terraform(region, profile=_profile_file(profile), image=image.root_of(CACHE), progress=progress)
+        terraform = Terraform(
+            region,
+            profile=_profile_file(profile),
+            image=image.root_of(CACHE),
+            task_images=CACHE / "task-image",
+            progress=progress,
+        )
         terraform.init()
         planned = terraform.plan()
         lines = list(planned.lines)

@@ -115,12 +115,15 @@ def condense(err: str, out: str = "") -> str:
 class Terraform:
     """One region's Terraform. `init` first."""
 
-    def __init__(self, region: Region, *, profile: Path, image: Path, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, region: Region, *, profile: Path, image: Path, task_images: Path, progress: Callable[[str], None]
+    ) -> None:
         self._region = region
         self._folder = region.state_dir / "terraform"
         self._progress = progress
         self._profile = profile
         self._image = image
+        self._task_images = task_images
         binary = shutil.which("terraform") or shutil.which("tofu")
         if binary is None:
             raise OperatorError("run Terraform: neither terraform nor tofu is on PATH; run ops/setup")
@@ -131,7 +134,8 @@ class Terraform:
         for file in (self._profile, self._region.terraform_dir / "region.auto.tfvars.json"):
             _must_be_object(file)
         values = self._profile.read_text()
-        place = json.dumps({"state_dir": str(self._region.state_dir), "image": str(self._image)})
+        paths = {"state_dir": self._region.state_dir, "image": self._image, "task_images": self._task_images}
+        place = json.dumps({name: str(path) for name, path in paths.items()})
         for name, text in (("profile", values), ("place", place)):
             (self._region.terraform_dir / f"{name}.auto.tfvars.json").write_text(text)
         mirror = self._folder / "mirror"

@@ -165,7 +165,11 @@ def terraform(folder: Path, monkeypatch: pytest.MonkeyPatch, **answers: tuple[in
     region = Region("t", "mobula.test", "10.1.0.0/16", 1, folder / "t", folder / "stack", {}, None)
     (folder / "t/terraform").mkdir(parents=True)
     made = Terraform(
-        region, profile=REPO / "terraform/profiles/small.tfvars.json", image=folder, progress=lambda _: None
+        region,
+        profile=REPO / "terraform/profiles/small.tfvars.json",
+        image=folder,
+        task_images=folder,
+        progress=lambda _: None,
     )
     made._terraform = Recorded(**answers)
     return made
@@ -203,7 +207,7 @@ def test_a_machine_without_terraform_is_told_how_to_get_it(tmp_path: Path, monke
         made = terraform(tmp_path, patch)
         patch.setattr("shutil.which", lambda _: None)
         with pytest.raises(OperatorError, match="neither terraform nor tofu is on PATH; run ops/setup"):
-            Terraform(made._region, profile=tmp_path, image=tmp_path, progress=lambda _: None)
+            Terraform(made._region, profile=tmp_path, image=tmp_path, task_images=tmp_path, progress=lambda _: None)
 
 
 def test_terraforms_environment_is_the_regions_and_nothing_of_the_users(

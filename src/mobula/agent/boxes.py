@@ -29,6 +29,8 @@ DOOR_PORT = 80
 STOP_S = 1.0
 SLOTS_MAX = 1024
 GIB = 1 << 30
+SHARES = 4
+"""of the disk: a sandbox gets one at most, whatever its job asks for, so that one alone leaves room for others"""
 
 
 class Boxes:
@@ -82,7 +84,7 @@ class Boxes:
         slot = self._slot()
         name = str(slot.number)
         try:
-            folder = self._volumes.make(name, phase.disk_gb * GIB)
+            folder = self._volumes.make(name, min(phase.disk_gb * GIB, self._volumes.size_bytes // SHARES))
             folder.chmod(0o711)
             sandbox = Sandbox(slot, folder, Group(PARENT, name), self._run / f"{name}.accounting")
             sandbox.prepare()

@@ -28,6 +28,8 @@ YOUNG_S = 1.0
 """for so long a task counts as one that begins"""
 SAY_ALL_S = 2.0
 AGAIN_S = 0.5
+ILL_S = 1.0
+"""after an attempt that came to nothing here others may have what there is"""
 IDLE_S = 15.0
 """a sandbox waits so long for more of its job and phase"""
 
@@ -52,6 +54,7 @@ class Work:
         self._held: dict[int, dict[Attempt, asyncio.Task[None]]] = {shard: {} for shard in supervisors}
         self._young = 0
         self._room = asyncio.Event()
+        self._ill_until_s = float("-inf")
         self._ended: dict[int, list[Result | Attempt]] = {shard: [] for shard in supervisors}
         """what a supervisor has to be told"""
         self._say = {shard: asyncio.Event() for shard in supervisors}
@@ -107,6 +110,8 @@ class Work:
         while self._young >= YOUNG_MAX or self.held >= MOST:
             self._room.clear()
             await self._room.wait()
+        if (ill_s := self._ill_until_s - self._clock.monotonic_s()) > 0:
+            await asyncio.sleep(ill_s)
 
     def _end(self, shard: int, strangers: Collection[Attempt]) -> None:
         for attempt in strangers:
@@ -121,9 +126,11 @@ class Work:
         try:
             ended = await self._runner.run(order)
         except Lost as error:
+            self._ill_until_s = self._clock.monotonic_s() + ILL_S
             log.warning("attempt lost", job=str(attempt.job), task=attempt.task, why=str(error))
         except Exception as error:
             # Ours to mend; somebody else may do better meanwhile.
+            self._ill_until_s = self._clock.monotonic_s() + ILL_S
             log.error("attempt failed", job=str(attempt.job), task=attempt.task, exc_info=error)
         finally:
             if grown.when() > asyncio.get_running_loop().time():

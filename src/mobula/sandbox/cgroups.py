@@ -20,14 +20,8 @@ class Limits:
 
 def remove_all(parent: str, root: Path = ROOT) -> bool:
     """Remove a parent with what is left below it; whether all of it is gone. Raises OSError."""
-    found = [root / parent, *(root / kind / parent for kind in KINDS)]
-    groups = [
-        Group(parent, folder.name, root)
-        for above in found
-        if above.is_dir()
-        for folder in above.iterdir()
-        if folder.is_dir()
-    ]
+    found = [above for above in (root / parent, *(root / kind / parent for kind in KINDS)) if above.is_dir()]
+    groups = [Group(parent, folder.name, root) for above in found for folder in above.iterdir() if folder.is_dir()]
     if [group for group in groups if not group.remove()]:
         return False
     for above in found:

@@ -54,6 +54,12 @@ class Volumes:
                 # A subvolume within it, or no subvolume at all: piece by piece.
                 shutil.rmtree(self._root / name)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all together, with what is in them. Raises OSError."""
+        found = os.statvfs(self._root)
+        return found.f_blocks * found.f_frsize
+
     def names(self) -> list[str]:
         """Of all that are there."""
         return sorted(path.name for path in self._root.iterdir())
