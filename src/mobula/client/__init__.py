@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mobula.client.asynchronous import AsyncClient
     from mobula.client.download import Partial
     from mobula.client.errors import AccessRefused, ConditionFailed, Damaged, MobulaError, NotFound, Unavailable
+    from mobula.client.jobs import LiveList
     from mobula.client.model import Entry, Info, Stored
     from mobula.client.settings import Settings
     from mobula.client.sync import Client
@@ -33,6 +34,7 @@ _PLACES = {
     "Found": "tree",
     "Info": "model",
     "Listing": "tree",
+    "LiveList": "jobs",
     "MobulaError": "errors",
     "NotFound": "errors",
     "Partial": "download",
@@ -51,6 +53,7 @@ __all__ = [
     "Found",
     "Info",
     "Listing",
+    "LiveList",
     "MobulaError",
     "NotFound",
     "Partial",

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, cast, overload
 
-from mobula.client import download, operations, tree
+from mobula.client import download, jobs, operations, tree
 from mobula.client.effects import Emit, Operation, Pause, Read, Send, Stream, Together
 from mobula.client.errors import MobulaError
 from mobula.client.model import Answer, Request
@@ -60,7 +60,7 @@ class _Iterating[**P, T]:
 class AsyncClient:
     """The service, for coroutines of one event loop: as many at the same time as you like.
 
-    Every method is an operation of `operations`, `tree` or `download`, where it is described. Files are read on the loop.
+    Every method is an operation of `operations`, `tree`, `download` or `jobs`, where it is described. Files are read on the loop.
     Leave an iteration early only by `contextlib.aclosing`, else its connection is freed when the garbage collector comes.
     """
 
@@ -74,6 +74,15 @@ class AsyncClient:
     get = _Iterating(download.get)
     list_directory = _Iterating(tree.list_directory)
     walk = _Iterating(tree.walk)
+    create_job = _Method(jobs.create_job)
+    add_inputs = _Method(jobs.add_inputs)
+    end_inputs = _Method(jobs.end_inputs)
+    cancel_job = _Method(jobs.cancel_job)
+    job_status = _Method(jobs.job_status)
+    wait_archived = _Method(jobs.wait_archived)
+    live_list = _Method(jobs.live_list)
+    wait_job = _Iterating(jobs.wait_job)
+    list_jobs = _Iterating(jobs.list_jobs)
 
     def __init__(self, settings: Settings | None = None) -> None:
         """`settings` None: those of the environment. Raises MobulaError (InvalidSetting)."""

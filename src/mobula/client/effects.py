@@ -78,6 +78,18 @@ def together[T](operations: Sequence[Operation[T]], parallel: int = PARALLEL) ->
     return cast(list[T], (yield Together(operations, parallel)))
 
 
+def settled[T](operations: Sequence[Operation[T]], parallel: int = PARALLEL) -> Operation[list[T | MobulaError]]:
+    """Likewise, but of one that fails the failure is its result, and the others go on."""
+    return (yield from together([_settled(operation) for operation in operations], parallel))
+
+
+def _settled[T](operation: Operation[T]) -> Operation[T | MobulaError]:
+    try:
+        return (yield from operation)
+    except MobulaError as error:
+        return error
+
+
 def send(request: Request) -> Operation[Answer]:
     """The answer to a request, whatever its status; asked again where that is safe, after a pause that grows.
 

@@ -7,6 +7,7 @@ COMMANDS = {
     "mfind": "find objects and directories below a directory",
     "mget": "get objects",
     "minfo": "show the headers of an object or a directory",
+    "mjob": "run commands on objects, where they are stored",
     "mln": "make a snaplink",
     "mls": "list directories",
     "mmd5": "show the MD5 of objects",

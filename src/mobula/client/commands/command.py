@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from mobula.client.commands import COMMANDS
@@ -37,13 +38,18 @@ class Call(NamedTuple):
 
 
 class Command(NamedTuple):
-    """`usage`: what follows the options. `example`: a line to type. `short_help`: ``-h`` is help, as everywhere but in mls."""
+    """`usage`: what follows the options. `example`: a line to type. `short_help`: ``-h`` is help, as everywhere but in mls.
+
+    `does` is a subcommand's line of help. `below` are a command's subcommands, by name.
+    """
 
     usage: str
     example: str
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Call], None]
     short_help: bool = True
+    does: str = ""
+    below: Mapping[str, Command] = MappingProxyType({})
 
 
 class UsageError(Exception):
@@ -74,7 +80,7 @@ def run(name: str, words: Sequence[str], environment: Mapping[str, str]) -> int:
     if name not in COMMANDS:
         Failures("mobula").say(f"no command {name!r}; there are {', '.join(COMMANDS)}")
         return UNUSABLE
-    command: Command = import_module(f"mobula.client.commands.{name}").COMMAND
+    name, command, words = choose(name, import_module(f"mobula.client.commands.{name}").COMMAND, words)
     parser = parser_of(name, command)
     options = parser.parse_args(words)
     failures = Failures(name, verbose=options.verbose)
@@ -96,12 +102,21 @@ def run(name: str, words: Sequence[str], environment: Mapping[str, str]) -> int:
     return FAILED if failures.count else DONE
 
 
+def choose(name: str, command: Command, words: Sequence[str]) -> tuple[str, Command, Sequence[str]]:
+    """What is called: the command, or the subcommand that the words begin with (its name is of two words); and the words left. Pure."""
+    if command.below and words and words[0] == "help":
+        words = [*words[1:2], "--help"]
+    if words and words[0] in command.below:
+        return f"{name} {words[0]}", command.below[words[0]], words[1:]
+    return name, command, words
+
+
 def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
     """The parser of a command's line."""
     parser = argparse.ArgumentParser(
         prog=name,
-        usage=f"{name} [options] {command.usage}",
-        description=f"{name}: {COMMANDS[name]}.",
+        usage=f"{name} [options] {command.usage}".rstrip(),
+        description=f"{name}: {command.does or COMMANDS[name]}.",
         epilog=f"example:\n  {command.example}\n\n{EPILOG}",
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=columns() - 2),
         add_help=False,

@@ -8,9 +8,8 @@ import binascii
 
 from mobula.client.commands.command import Call, Command, json_option, parallel_option
 from mobula.client.commands.output import say, say_json
-from mobula.client.effects import Operation, together
+from mobula.client.effects import settled
 from mobula.client.errors import MobulaError
-from mobula.client.model import Info
 from mobula.client.operations import info
 
 
@@ -23,7 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(call: Call) -> None:
     paths = call.options.paths
     for path, found in zip(
-        paths, call.client.run(together([_info(p) for p in paths], call.options.parallel)), strict=True
+        paths, call.client.run(settled([info(p) for p in paths], call.options.parallel)), strict=True
     ):
         if isinstance(found, MobulaError):
             call.failures.add(found)
@@ -33,13 +32,6 @@ def run(call: Call) -> None:
             say_json({"path": call.client.session.path(path), "md5": hexadecimal(found.content_md5)})
         else:
             say(f"{hexadecimal(found.content_md5)}  {path}")
-
-
-def _info(path: str) -> Operation[Info | MobulaError]:
-    try:
-        return (yield from info(path))
-    except MobulaError as error:
-        return error
 
 
 def hexadecimal(md5: str) -> str:
