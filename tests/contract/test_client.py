@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import ipaddress
+import json
 import pickle
 import socket
 import ssl
@@ -34,6 +35,7 @@ from mobula.client import (
     Settings,
     Unavailable,
     effects,
+    jobs,
 )
 from mobula.wire.http_exchange import Request, Response
 from tests.contract.manta import Manta, md5, serving
@@ -569,3 +571,79 @@ def test_a_server_is_trusted_by_its_ca_or_not_at_all(
         for name in ("junk.pem", "none.pem"):
             with pytest.raises(MobulaError, match=name):
                 kind(plain._replace(ca_file=str(tmp_path / name))).do("info", "/demo/stor/big")
+
+
+# jobs
+
+JOB = "8f1a2ae0-6b3b-4a1c-9a52-3f0f6c6f6f10"
+QUEUED = {"state": "queued", "stats": {}}
+DONE = {"state": "done", "stats": {}, "timeArchiveDone": "2026-01-01T00:00:00.000Z"}
+
+
+def saying(status: dict[str, Any]) -> Callable[[Request, Response], Any]:
+    return lambda _, response: response.send(200, [], json.dumps(status).encode())
+
+
+def test_a_job_is_created_once_and_fed_once(driver: Any, manta: Manta) -> None:
+    manta.faults = [lambda _, response: response.send(201, [("Location", f"/demo/jobs/{JOB}")])]
+    assert driver.do("create_job", b"{}") == JOB
+    manta.faults = [lambda _, response: response.send(204)]
+    driver.do("add_inputs", JOB, [b"/a", b"/b"])
+    seen = list(manta.seen)
+    assert seen == [("POST", b"/demo/jobs"), ("POST", f"/demo/jobs/{JOB}/live/in".encode())]
+    for call in (("create_job", b"{}"), ("add_inputs", JOB, [b"/a"])):
+        manta.faults = [lose]  # nobody knows whether it was done
+        with pytest.raises(Unavailable):
+            driver.do(*call)
+    assert len(manta.seen) == len(seen) + 2
+
+
+@pytest.mark.parametrize("call", ["end_inputs", "cancel_job"])
+def test_an_order_whose_answer_was_lost_is_given_again(driver: Any, manta: Manta, call: str) -> None:
+    manta.faults = [lose, answering(409, "InvalidJobState")]
+    driver.do(call, JOB)
+    manta.faults = [answering(409, "InvalidJobState")]
+    with pytest.raises(MobulaError) as caught:
+        driver.do(call, JOB)
+    assert caught.value.code == "InvalidJobState"
+
+
+def test_a_job_is_waited_for_although_nobody_can_be_reached_meanwhile(
+    driver: Any, manta: Manta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manta.faults = [saying(QUEUED), *[answering(503, "ServiceUnavailable")] * 3, saying(QUEUED), saying(DONE)]
+    assert driver.do("wait_job", JOB) == [QUEUED, QUEUED, DONE]
+    monkeypatch.setattr(jobs, "AWAY_MAX", 2)
+    manta.faults = [answering(503, "ServiceUnavailable")] * 2
+    with pytest.raises(Unavailable):
+        driver.do("wait_job", JOB)
+
+
+def test_an_archived_job_has_its_status_as_an_object(driver: Any, manta: Manta) -> None:
+    with pytest.raises(NotFound, match="live/status"):
+        driver.do("job_status", JOB)
+    manta.object(f"/demo/jobs/{JOB}/job.json", json.dumps(DONE).encode())
+    assert driver.do("job_status", f"/demo/jobs/{JOB}/") == DONE
+    assert driver.do("wait_job", JOB) == [DONE]
+    for text in (b"", b"[]", b"{}"):
+        manta.object(f"/demo/jobs/{JOB}/job.json", text)
+        with pytest.raises(MobulaError) as caught:
+            driver.do("job_status", JOB)
+        assert caught.value.code == "InvalidAnswer"
+
+
+def test_the_archive_is_waited_for(driver: Any, manta: Manta, monkeypatch: pytest.MonkeyPatch) -> None:
+    early = {**DONE, "timeArchiveDone": None}
+    manta.faults = [saying(early), saying(early), saying(DONE)]
+    assert driver.do("wait_archived", JOB)
+    monkeypatch.setattr(jobs, "ARCHIVE_S_MAX", 0.0)
+    manta.faults = [saying(early)]
+    assert not driver.do("wait_archived", JOB)
+
+
+def test_a_live_list_says_whether_it_is_whole(driver: Any, manta: Manta) -> None:
+    for total, whole in (("2", True), ("3", False), ("", True)):
+        headers = [("Result-Set-Size", total)] if total else []
+        manta.faults = [lambda _, response, headers=headers: response.send(200, headers, "/ä\n\n".encode())]
+        found = driver.do("live_list", JOB, "out")
+        assert (found.lines, list(found.said), found.whole) == (["/ä", ""], ["/ä"], whole)

@@ -638,3 +638,41 @@ def test_msync_removes_nothing_after_a_failure(shell: Shell, tmp_path: Path) -> 
     assert "nothing is removed" in shell.err
     assert "/demo/stor/s/old" in shell.manta.things
     assert "/demo/stor/s/new/x" in shell.manta.things
+
+
+def test_the_lists_of_an_archived_job_are_objects(shell: Shell) -> None:
+    job = "8f1a2ae0-6b3b-4a1c-9a52-3f0f6c6f6f10"
+    status = {
+        "id": job, "name": "", "state": "done", "cancelled": False, "inputDone": True, "timeCreated": "T", "phases": [{"exec": "x"}],
+        "stats": {"errors": 1, "outputs": 150, "retries": 0, "tasks": 0, "tasksDone": 0},
+    }  # fmt: skip
+    shell.manta.object(f"/demo/jobs/{job}/job.json", json.dumps(status).encode())
+    outputs = [f"/demo/stor/{n}" for n in range(150)]
+    error = {"what": "phase 0", "code": "C", "message": "m"}
+    for name, text in (
+        ("in", "/a\n/b"),
+        ("out", "\n".join(outputs)),
+        ("fail", "/b\n"),
+        ("err", json.dumps(error) + "\n"),
+    ):
+        shell.manta.object(f"/demo/jobs/{job}/{name}.txt", text.encode())
+    shell("mjob", "get", f"{job}/")
+    assert json.loads(shell.out) == status
+    assert shell("mjob", "inputs", job) == ["/a", "/b"]
+    assert shell("mjob", "outputs", job) == outputs
+    assert shell("mjob", "failures", job) == ["/b"]
+    assert json.loads(shell("mjob", "errors", job)[0]) == error
+    assert json.loads("".join(shell("mjob", "watch", job))) == status
+    shell("mjob", "share", job)
+    assert "<li>phase 0: m (C)</li>" in str(shell.manta.things[f"/demo/public/jobshares/{job}/index.html"].data)
+
+    def short(_: Request, response: Response) -> Any:
+        return response.send(200, [("Result-Set-Size", "150")], b"/demo/stor/149\n")
+
+    shell.manta.faults = [short]  # not taken from the service any more, but its list is there already
+    assert shell("mjob", "outputs", job) == outputs
+    del shell.manta.things[f"/demo/jobs/{job}/out.txt"]
+    shell.manta.faults = [short]
+    assert shell("mjob", "outputs", job, code=1) == ["/demo/stor/149"]
+    shell("mjob", "outputs", job, code=1)
+    assert shell.err == f"mjob outputs: /demo/jobs/{job}/live/out was not found (ResourceNotFound)\n"

@@ -19,7 +19,7 @@ from mobula.client.commands.mmd5 import hexadecimal
 from mobula.client.commands.msign import parse_time
 from mobula.client.commands.msync import Plan, Thing, plan
 from mobula.client.commands.muntar import safe_path
-from mobula.client.commands.output import Failures, human_size, printable
+from mobula.client.commands.output import Failures, human_size, printable, say_document
 from mobula.client.commands.progress import Bar, Part, line
 from mobula.client.commands.workers import run_all
 from mobula.client.errors import MobulaError
@@ -119,6 +119,14 @@ def test_sizes_for_people() -> None:
 
 def test_a_name_can_not_move_the_cursor() -> None:
     assert printable("a\x1b[2Jb\nc\x9b\udcff é") == "a?[2Jb?c?? é"
+
+
+def test_a_document_keeps_its_lines_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    say_document({"a": {"b": "é\n\x9b"}})
+    assert capsys.readouterr().out == '{\n    "a": {\n        "b": "é\\n?"\n    }\n}\n'
 
 
 def test_an_md5_that_is_none_is_said() -> None:

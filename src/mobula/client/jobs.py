@@ -132,10 +132,15 @@ def _document(path: str) -> Operation[Status]:
 
 def wait_job(job: str) -> Stream[Status]:
     """Its status, again and again until it is done; that is the last one."""
-    return Stream(_wait(job))
+    return Stream(_statuses(job))
 
 
-def _wait(job: str) -> Operation[None]:
+def _statuses(job: str) -> Operation[None]:
+    yield from wait_done(job)
+
+
+def wait_done(job: str) -> Operation[Status]:
+    """Its status when it is done; what it was meanwhile is emitted."""
     pause_s, away = POLL_S, 0
     while True:
         try:
@@ -147,8 +152,8 @@ def _wait(job: str) -> Operation[None]:
         else:
             away = 0
             yield Emit(found)
-            if found.get("state") == "done":
-                return
+            if found["state"] == "done":
+                return found
         yield Pause(pause_s)
         pause_s = min(pause_s * POLL_GROWTH, POLL_S_MAX)
 

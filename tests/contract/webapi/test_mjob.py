@@ -430,7 +430,10 @@ def test_a_reducer_that_failed_has_no_input(mjob: Mjob) -> None:
     mjob.region.call(fail())
     assert mjob("failures", job) == []
     mjob("retry", job, code=1)
-    assert mjob.err == f"mjob retry: retry job {job}: there are no failed inputs, none of its 1 error names one\n"
+    assert (
+        mjob.err
+        == f"mjob retry: retry job {job}: there are no failed inputs: it had 1 error of no input, as a reducer's are\n"
+    )
 
 
 def test_failed_inputs_are_tried_again_by_a_new_job(mjob: Mjob) -> None:
@@ -445,7 +448,7 @@ def test_failed_inputs_are_tried_again_by_a_new_job(mjob: Mjob) -> None:
     same = ("name", "phases", "transient")
     assert [mjob.status(new)[key] for key in same] == [mjob.status(old)[key] for key in same]
     mjob("retry", new, code=1)
-    assert mjob.err == f"mjob retry: retry job {new}: there are no failed inputs, it has no errors\n"
+    assert mjob.err == f"mjob retry: retry job {new}: there are no failed inputs: it had no errors\n"
     mjob.supervisor.holding = True
     (running,) = mjob("create", "-m", "y")
     mjob("retry", running, code=1)

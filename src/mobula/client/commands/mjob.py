@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 from collections.abc import Callable, Mapping
 
 from mobula.client.commands import mjob_create, mjob_share
@@ -15,10 +14,10 @@ from mobula.client.commands.command import Call, Command, UsageError, json_optio
 from mobula.client.commands.job_inputs import PARALLEL, add_all, batch_options, each, standard_input
 from mobula.client.commands.job_lists import whole_list
 from mobula.client.commands.mls import long_line
-from mobula.client.commands.output import say, say_json
+from mobula.client.commands.output import say, say_document, say_json
 from mobula.client.effects import settled
 from mobula.client.errors import MobulaError
-from mobula.client.jobs import cancel_job, end_inputs, job_id, job_status, live_list
+from mobula.client.jobs import cancel_job, end_inputs, job_id, job_status, live_list, wait_done
 
 SAMPLE = "8f1a2ae0-6b3b-4a1c-9a52-3f0f6c6f6f10"
 
@@ -80,26 +79,23 @@ def get(call: Call) -> None:
 
 
 def show_status(call: Call, status: Mapping[str, object]) -> None:
-    if call.options.json:
-        say_json(status)
-    else:
-        say(json.dumps(status, ensure_ascii=False, indent=4))
+    (say_json if call.options.json else say_document)(status)
 
 
 def wait(call: Call) -> None:
-    """Of several jobs one after the other: the last of them to be done decides how long it takes, however they are asked."""
-    for job in call.options.jobs:
-        try:
-            status = mjob_create.watch(call, job, quiet=call.options.quiet)
-        except MobulaError as error:
-            call.failures.add(error)
-        else:
-            show_status(call, status)
+    wish = call.options
+    if len(wish.jobs) == 1:
+        show_status(call, mjob_create.watch(call, wish.jobs[0], quiet=wish.quiet))
+        return
+    for _, status in each(call, wish.jobs, wait_done, wish.parallel):
+        show_status(call, status)
 
 
 def watch_options(parser: argparse.ArgumentParser) -> None:
     jobs_json_options(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="don't say how far it is")
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="don't say how far it is; of several jobs nothing is said anyway"
+    )
 
 
 def show_jobs(call: Call) -> None:
@@ -160,6 +156,4 @@ BELOW = {
     "share": mjob_share.COMMAND,
     "retry": mjob_create.RETRY,
 }  # fmt: skip
-COMMAND = Command(
-    "SUBCOMMAND ...", "mfind -t o ~~/stor/logs | mjob create -o -m 'grep -c error'", options, run, below=BELOW
-)
+COMMAND = Command("SUBCOMMAND ...", "mjob create -o -m 'grep -c error' < names", options, run, below=BELOW)

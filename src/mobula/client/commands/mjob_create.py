@@ -14,7 +14,7 @@ from mobula.client.commands.command import Call, Command, UsageError
 from mobula.client.commands.job_inputs import BATCH, PARALLEL, add_all, batch_options, standard_input
 from mobula.client.commands.job_lists import look
 from mobula.client.commands.job_progress import Tasks
-from mobula.client.commands.output import say
+from mobula.client.commands.output import say, say_document
 from mobula.client.errors import MobulaError
 from mobula.client.jobs import LIVE_MAX, Status, job_id
 
@@ -78,7 +78,7 @@ def create(call: Call) -> None:
     document = _document(call)
     data = job_document.encode(document)
     if wish.dry_run:
-        say(json.dumps(document, ensure_ascii=False, indent=4))
+        say_document(document)
         return
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if terminal and not (wish.open or wish.close):
@@ -95,7 +95,7 @@ def _document(call: Call) -> Mapping[str, Any]:
     if wish.file is not None:
         if wish.steps or wish.expression:
             raise UsageError("cannot use -f along with phases: the file has them")
-        text = sys.stdin.buffer.read() if wish.file == STANDARD_INPUT else Path(wish.file).read_bytes()
+        text = b"".join(standard_input()) if wish.file == STANDARD_INPUT else Path(wish.file).read_bytes()
         return job_document.read_document(text, wish.name)
     phases = job_document.phases_of(wish.steps, wish.expression)
     return job_document.document_of(phases, wish.name, call.client.session.path)
@@ -112,8 +112,8 @@ def retry(call: Call) -> None:
     names = list(dict.fromkeys(look(call, call.options.job, "fail")))
     if not names:
         errors = int(status["stats"]["errors"])
-        why = f"none of its {counted(errors, 'error')} names one" if errors else "it has no errors"
-        call.failures.say(f"retry job {old}: there are no failed inputs, {why}")
+        why = f"{counted(errors, 'error')} of no input, as a reducer's are" if errors else "no errors"
+        call.failures.say(f"retry job {old}: there are no failed inputs: it had {why}")
     elif call.failures.count == failed_before:  # else not all of them are known
         data = job_document.encode(job_document.again(status))
         _run(call, data, (name.encode() for name in names), ends=True)

@@ -24,6 +24,12 @@ def say_json(value: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
 
 
+def say_document(value: Mapping[str, object]) -> None:
+    """A value as JSON for people, on several lines."""
+    for line in json.dumps(value, ensure_ascii=False, indent=4, default=str).split("\n"):
+        say(line)
+
+
 def printable(text: str) -> str:
     """Text that can't move a terminal's cursor, or worse. Pure."""
     return _CONTROL.sub("?", text)
