@@ -81,6 +81,11 @@ def digest() -> str:
         JOURNALD,
         SSHD,
     )
+    return digest_of(made_from)
+
+
+def digest_of(made_from: object) -> str:
+    """Name of an image that is made from that; of a value whose repr says all of it."""
     return hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
 
 
@@ -97,7 +102,7 @@ def ensure(cache: Path, progress: Callable[[str], None]) -> Path:
     """
 
     def build(new: Path) -> None:
-        _check_room(cache)
+        check_room(cache, "the base image", ROOM_BYTES)
         _bootstrap(new, progress)
         _prepare(new / "root")
 
@@ -140,11 +145,12 @@ def _only_one(lock: Path, what: str, progress: Callable[[str], None]) -> Iterato
         yield
 
 
-def _check_room(cache: Path) -> None:
+def check_room(cache: Path, what: str, needed_bytes: int) -> None:
+    """Raises OperatorError: the cache's disk has less than that."""
     free = shutil.disk_usage(cache).free
-    if free < ROOM_BYTES:
+    if free < needed_bytes:
         raise OperatorError(
-            f"build the base image in {str(cache)!r}: {free >> 20} MiB are free, {ROOM_BYTES >> 20} MiB are needed; "
+            f"build {what} in {str(cache)!r}: {free >> 20} MiB are free, {needed_bytes >> 20} MiB are needed; "
             "free some room or name another folder in MOBULA_CACHE"
         )
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ops import task_image
 from ops.catalog import catalog, services_of
 from ops.errors import OperatorError
 from ops.region import SHAPE
@@ -185,7 +186,7 @@ def region_variables(layout: Layout, release: ReleaseNote, state_dir: Path) -> d
         },
         "mobula_secrets": str(state_dir / "secrets"),
         "mobula_release": msgspec.to_builtins(release),
-        "mobula_task_image": "standin",
+        "mobula_task_image": task_image.digest(),
     }
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,19 +115,42 @@ def libraries(cache: Path, image_root: Path, progress: Callable[[str], None]) ->
     new = done.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     new.parent.mkdir(parents=True, exist_ok=True)
+    install_wheels(PINS, new, "the services' libraries")
+    _compile(new, image_root)
+    new.rename(done)
+    return done
+
+
+def install_wheels(pins: Path, target: Path, what: str) -> None:
+    """Unpack the wheels of a list of pins, for the image's Python.
+
+    Raises:
+        OperatorError: pip could not.
+    """
     argv = [
         sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--no-deps",
         "--no-compile", "--no-build-isolation", "--implementation=cp", f"--python-version={PYTHON_VERSION}",
         *(f"--abi={abi}" for abi in ("cp313", "abi3", "none")), *(f"--platform={p}" for p in PLATFORMS),
-        f"--target={new}", f"--requirement={PINS}",
+        f"--target={target}", f"--requirement={pins}",
     ]  # fmt: skip
     result = subprocess.run(argv, capture_output=True, text=True, check=False)
     if result.returncode:
         tail = " | ".join(result.stderr.strip().splitlines()[-3:])
-        raise OperatorError(f"unpack the services' libraries of requirements/services.txt: pip says {tail}")
-    _compile(new, image_root)
-    new.rename(done)
-    return done
+        raise OperatorError(f"unpack {what} of requirements/{PINS.name}: pip says {tail}")
+
+
+def pins_of(text: str, names: Collection[str]) -> str:
+    """Those of a list of pins, with their hashes. Pure.
+
+    Raises:
+        ValueError: one of them is not there.
+    """
+    blocks = re.findall(r"^[\w.-]+(?:\[[^\]]*\])?==.*(?:\n[ \t]+.*)*", text, re.MULTILINE)
+    found = {re.split(r"[\[=]", block, maxsplit=1)[0]: block for block in blocks}
+    missing = sorted(set(names) - set(found))
+    if missing:
+        raise ValueError(f"find the pins of {', '.join(missing)}: they are not in the list")
+    return "".join(f"{found[name]}\n" for name in sorted(names))
 
 
 def _compile(folder: Path, image_root: Path) -> None:

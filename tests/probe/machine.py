@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import image
+from ops import image, task_image
 
 BOUND_S = 30.0
 POLL_S = 0.05
@@ -56,6 +56,15 @@ def root() -> Path:
     found = image.root_of(cache)
     if not found.is_dir():
         pytest.skip("the base image is not built on this machine; `make up` builds it")
+    return found
+
+
+def task_image_here() -> task_image.TaskImage:
+    """The task image; skips the test where there is none or we may not use it."""
+    root()
+    found = task_image.wanted(Path(os.environ.get("MOBULA_CACHE", "/var/cache/mobula")))
+    if not found.root.is_dir():
+        pytest.skip("the task image is not built on this machine")
     return found
 
 

@@ -20,6 +20,7 @@ from mobula.sandbox import sandbox
 from mobula.sandbox.cgroups import ROOT, Group, Limits
 from mobula.sandbox.sandbox import Command, Ended, Sandbox, Slot
 from ops.region import REPO
+from ops.task_image import TaskImage
 from tests.probe import machine
 
 PARENT = f"mobula-probe-{os.getpid()}"
@@ -74,10 +75,13 @@ def volumes(at: Path) -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def running(at: Path, limits: Limits = SMALL, files: Mapping[str, str] = {}) -> AsyncIterator[Sandbox]:
-    """A sandbox, with some files laid into it; gone afterwards, and with it every trace."""
+async def running(
+    at: Path, limits: Limits = SMALL, files: Mapping[str, str] = {}, image: TaskImage | None = None
+) -> AsyncIterator[Sandbox]:
+    """A sandbox, with some files laid into it; gone afterwards, and with it every trace. Without `image` it sees the base image."""
     number = next(_numbers)
-    slot = Slot(number % 64, machine.root())
+    root, init = image or (machine.root(), program())
+    slot = Slot(number % 64, root)
     made = Sandbox(slot, at / f"sandbox{number}", Group(PARENT, str(number)), at / f"accounting{number}")
     try:
         made.prepare()
@@ -85,7 +89,7 @@ async def running(at: Path, limits: Limits = SMALL, files: Mapping[str, str] = {
             path = made.files / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        await made.start(program(), limits)
+        await made.start(init, limits)
         yield made
     finally:
         try:

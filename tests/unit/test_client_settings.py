@@ -39,6 +39,11 @@ def test_no_auth_means_no_key() -> None:
     assert from_environment({}).key_id == ""
 
 
+@pytest.mark.parametrize("value", ["", "1", "yes", "TRUE", "true "])
+def test_only_the_word_true_is_no_auth(value: str) -> None:
+    assert from_environment({"MANTA_NO_AUTH": value, "MANTA_KEY_ID": "x"}).key_id == "x"
+
+
 @pytest.mark.parametrize(
     ("url", "address", "secure"),
     [

@@ -20,6 +20,8 @@ DIRECTORY_TYPE = "application/json; type=directory"
 LISTING_TYPE = "application/x-json-stream; type=directory"
 LINK_TYPE = "application/json; type=link"
 CONDITIONS = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
+NO_ETAG = '"-"'
+"""of no object: they are UUIDs"""
 RACES_MAX = 4
 RACE_PAUSE_S = 0.25
 Fields = Mapping[str, str]
@@ -187,6 +189,23 @@ def link(source: str, path: str, *, parents: bool = False, headers: Fields = NO_
         "PUT", path, (), (("Content-Type", LINK_TYPE), ("Location", quote(source, safe="/!'()*~-_.")), *pairs(headers))
     )
     return _stored((yield from _with_parents(request, path, parents=parents)))
+
+
+def refer(path: str, *, reducer: int | None = None) -> Operation[None]:
+    """Have an object be an output of the task that asks, for that reducer of the next phase; its bytes stay where they are.
+
+    Only a task's own storage API knows this request. To any other one it is the put of an empty object, so it carries a condition that
+    never holds: nothing is overwritten. Source: the compute contract, section "In-sandbox HTTP server".
+    """
+    fields = {"x-manta-reference": "true", "If-Match": NO_ETAG}
+    if reducer is not None:
+        fields["x-manta-reducer"] = str(reducer)
+    request = Request("PUT", path, headers=pairs(fields), repeatable=False)
+    answer = yield from send(request)
+    if answer.status == 412:
+        raise MobulaError("NotInTask", f"emit {path}: MANTA_URL is not the storage API of a task", status=412)
+    if answer.status != 204:
+        raise (yield from refusal(request, answer))
 
 
 def update_metadata(path: str, headers: Fields) -> Operation[Stored]:

@@ -69,7 +69,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     MANTA_URL, MANTA_USER, MANTA_SUBUSER, MANTA_ROLE, MANTA_KEY_ID, MANTA_NO_AUTH, MANTA_TLS_INSECURE, NODE_EXTRA_CA_CERTS,
     SSH_AUTH_SOCK, HOME; and MANTA_CA_FILE, ours: the only authorities to trust.
     """
-    anonymous = environment.get("MANTA_NO_AUTH", "").lower() in {"1", "true", "yes"}
+    anonymous = environment.get("MANTA_NO_AUTH") == "true"  # and no other word, as the stock clients have it
     return Settings(
         url=environment.get("MANTA_URL", ""),
         account=environment.get("MANTA_USER", ""),

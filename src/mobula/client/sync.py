@@ -70,6 +70,7 @@ class Client:
     delete = _Method(operations.delete)
     link = _Method(operations.link)
     update_metadata = _Method(operations.update_metadata)
+    refer = _Method(operations.refer)
     mkdir = _Method(operations.mkdir)
     delete_tree = _Method(tree.delete_tree)
     get = _Iterating(download.get)

@@ -24,9 +24,10 @@ from mobula.client.settings import Settings, from_environment
 from mobula.client.sync import Client
 
 DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
-EPILOG = """environment: MANTA_URL, MANTA_USER, MANTA_KEY_ID (fingerprint or path of a private key), MANTA_SUBUSER,
+ENVIRONMENT = """environment: MANTA_URL, MANTA_USER, MANTA_KEY_ID (fingerprint or path of a private key), MANTA_SUBUSER,
 MANTA_ROLE, MANTA_NO_AUTH, MANTA_TLS_INSECURE, MANTA_CA_FILE, NODE_EXTRA_CA_CERTS, SSH_AUTH_SOCK. ~~ in a path is your account.
-exit codes: 0 done, 1 something failed, 2 can't be understood, 130 interrupted"""
+"""
+EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 can't be understood, 130 interrupted"
 
 
 class Call(NamedTuple):
@@ -35,10 +36,11 @@ class Call(NamedTuple):
     options: argparse.Namespace
     client: Client
     failures: Failures
+    environment: Mapping[str, str]
 
 
 class Command(NamedTuple):
-    """`usage`: what follows the options. `example`: a line to type. `short_help`: ``-h`` is help, as everywhere but in mls.
+    """`usage`: what follows the options. `example`: a line to type. `own`: letters that are not here what they are in other commands.
 
     `does` is a subcommand's line of help. `below` are a command's subcommands, by name.
     """
@@ -47,9 +49,18 @@ class Command(NamedTuple):
     example: str
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Call], None]
-    short_help: bool = True
+    own: str = ""
     does: str = ""
     below: Mapping[str, Command] = MappingProxyType({})
+
+
+class Filter(NamedTuple):
+    """A command that asks the service for nothing, and so has no account and no key."""
+
+    usage: str
+    example: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Failures], None]
 
 
 class UsageError(Exception):
@@ -80,13 +91,17 @@ def run(name: str, words: Sequence[str], environment: Mapping[str, str]) -> int:
     if name not in COMMANDS:
         Failures("mobula").say(f"no command {name!r}; there are {', '.join(COMMANDS)}")
         return UNUSABLE
-    name, command, words = choose(name, import_module(f"mobula.client.commands.{name}").COMMAND, words)
+    found: Command | Filter = import_module(f"mobula.client.commands.{name}").COMMAND
+    name, command, words = choose(name, found, words)
     parser = parser_of(name, command)
     options = parser.parse_args(words)
-    failures = Failures(name, verbose=options.verbose)
+    failures = Failures(name, verbose=getattr(options, "verbose", False))
     try:
-        with Client(settings_of(options, environment)) as client:
-            command.run(Call(options, client, failures))
+        if isinstance(command, Filter):
+            command.run(options, failures)
+        else:
+            with Client(settings_of(options, environment)) as client:
+                command.run(Call(options, client, failures, environment))
     except MobulaError as error:
         failures.add(error)
         return UNUSABLE if error.code == "InvalidSetting" else FAILED
@@ -102,28 +117,43 @@ def run(name: str, words: Sequence[str], environment: Mapping[str, str]) -> int:
     return FAILED if failures.count else DONE
 
 
-def choose(name: str, command: Command, words: Sequence[str]) -> tuple[str, Command, Sequence[str]]:
+def choose(name: str, command: Command | Filter, words: Sequence[str]) -> tuple[str, Command | Filter, Sequence[str]]:
     """What is called: the command, or the subcommand that the words begin with (its name is of two words); and the words left. Pure."""
-    if command.below and words and words[0] == "help":
+    below = command.below if isinstance(command, Command) else {}
+    if below and words and words[0] == "help":
         words = [*words[1:2], "--help"]
-    if words and words[0] in command.below:
-        return f"{name} {words[0]}", command.below[words[0]], words[1:]
+    if words and words[0] in below:
+        return f"{name} {words[0]}", below[words[0]], words[1:]
     return name, command, words
 
 
-def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
+def parser_of(name: str, command: Command | Filter) -> argparse.ArgumentParser:
     """The parser of a command's line."""
+    asks, does, own = (True, command.does, command.own) if isinstance(command, Command) else (False, "", "")
     parser = argparse.ArgumentParser(
         prog=name,
         usage=f"{name} [options] {command.usage}".rstrip(),
-        description=f"{name}: {command.does or COMMANDS[name]}.",
-        epilog=f"example:\n  {command.example}\n\n{EPILOG}",
+        description=f"{name}: {does or COMMANDS[name]}.",
+        epilog=f"example:\n  {command.example}\n\n{ENVIRONMENT if asks else ''}{EXIT_CODES}",
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=columns() - 2),
         add_help=False,
         allow_abbrev=False,
     )
     command.options(parser)
     common = parser.add_argument_group("options of every command")
+    if asks:
+        _account_options(common, own)
+    common.add_argument("--version", action="version", version=USER_AGENT)
+    common.add_argument(*_named("-h", "--help", own), action="help", help="show this and exit")
+    return parser
+
+
+def _named(short: str, long: str, own: str) -> list[str]:
+    """The names of an option; one that the command has itself is not among them."""
+    return [long] if short[1] in own else [short, long]
+
+
+def _account_options(common: argparse._ArgumentGroup, own: str) -> None:
     common.add_argument("-a", "--account", metavar="LOGIN", help="instead of MANTA_USER")
     common.add_argument("--user", "--subuser", dest="subuser", metavar="LOGIN", help="instead of MANTA_SUBUSER")
     common.add_argument("-k", "--key-id", "--keyId", dest="key_id", metavar="KEY", help="instead of MANTA_KEY_ID")
@@ -131,11 +161,10 @@ def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
     common.add_argument(
         "--role", action="append", metavar="ROLES", help="instead of MANTA_ROLE: roles to act in, separated by commas"
     )
-    common.add_argument("-i", "--insecure", action="store_true", help="don't check the server's certificate")
+    common.add_argument(
+        *_named("-i", "--insecure", own), action="store_true", help="don't check the server's certificate"
+    )
     common.add_argument("-v", "--verbose", action="store_true", help="say more about what fails")
-    common.add_argument("--version", action="version", version=USER_AGENT)
-    common.add_argument(*(["-h"] if command.short_help else []), "--help", action="help", help="show this and exit")
-    return parser
 
 
 def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> Settings:

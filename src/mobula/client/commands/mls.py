@@ -88,4 +88,4 @@ def entry_of(found: Info) -> Entry:
     )  # fmt: skip
 
 
-COMMAND = Command("[PATH...]", "mls -lt ~~/stor/books", options, run, short_help=False)
+COMMAND = Command("[PATH...]", "mls -lt ~~/stor/books", options, run, own="h")

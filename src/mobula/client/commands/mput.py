@@ -53,7 +53,7 @@ def run(call: Call) -> None:
                 "compute the MD5 first: standard input can be read only once; use -f, or -H 'Content-MD5: ...'"
             )
         with Bar(wish.path, None, quiet=wish.quiet) as bar:
-            _put(call, wish.path, _chunks(sys.stdin.buffer), bar, headers)
+            _put(call, wish.path, chunks_of(sys.stdin.buffer), bar, headers)
         return
     total_bytes = sum(path.stat().st_size for path in files)
     with Bar(files[0].name if len(files) == 1 else f"{len(files)} files", total_bytes, quiet=wish.quiet) as bar:
@@ -105,8 +105,9 @@ def md5_of(path: Path) -> str:
     return base64.b64encode(digest.digest()).decode()
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    while chunk := os.read(stream.fileno(), CHUNK_BYTES):  # what is there now: a slow pipe is not waited for
+def chunks_of(stream: BinaryIO) -> Iterator[bytes]:
+    """What a stream has, as it comes: a slow pipe is not waited for. Raises OSError."""
+    while chunk := os.read(stream.fileno(), CHUNK_BYTES):
         yield chunk
 
 
