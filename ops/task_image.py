@@ -35,7 +35,7 @@ NPM = REPO / "requirements" / "task"
 LIBRARIES = ("cffi", "cryptography", "httptools", "pycparser")
 """what the client imports, and what that needs, of the services' pins"""
 ROOM_BYTES = 3 << 30
-"""what a build needs at its peak: unpacked root, archives, and some air"""
+"""what a build needs at its peak: unpacked root (730 MB), archives, and some air"""
 
 TOOLS = "usr/local/lib/mobula"
 """its `bin` is first on a task's PATH"""
@@ -55,7 +55,7 @@ HOSTS = "127.0.0.1 localhost task\n::1 localhost ip6-localhost\n"
 EXCLUDED = (
     *image.TEXTS,
     "/usr/lib/*/libLLVM*", "/usr/lib/*/libgallium*", "/usr/lib/*/dri/*", "/usr/lib/*/libz3.so*", "/usr/share/icons/*",
-    "/usr/libexec/gcc/*/*/lto1", "/usr/lib/gcc/*/*/lib*san.a",
+    "/usr/libexec/gcc/*/*/lto1", "/usr/bin/*lto-dump*", "/usr/lib/gcc/*/*/lib*san.a",
 )  # fmt: skip
 COMPILE = ("gcc", "-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o", "/mnt/sandbox-init", "/mnt/init.c")
 

@@ -33,7 +33,7 @@ SAID = {
     "convert -version": "ImageMagick",
     "identify -version": "ImageMagick",
     "node -e 'console.log(6 * 7)'": "42",
-    """echo '{"vstart": 1, "vend": [2]} {"vstart": 3}' | json -ga vstart vend[0]""": "1 2\n3",
+    r"""printf '{"vstart": 1, "vend": [2]}\n{"vstart": 3}\n' | json -ga vstart vend[0]""": "1 2\n3",
     "python3 -c 'import json, ssl, sqlite3, zlib; print(json.dumps([1]))'": "[1]",
     "perl -MList::Util=sum -e 'print sum(1..4)'": "10",
     "git --version": "git version",
