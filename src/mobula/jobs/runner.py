@@ -24,7 +24,7 @@ from mobula.core.job import Phase
 from mobula.jobs.board import Group, group_of
 from mobula.jobs.lead import Order
 from mobula.jobs.verdict import INIT_ABORTED, TASK_INIT, USER_TASK, failure
-from mobula.metadata.jobs import Attempt, Feed, JobError, Made, Result, Version
+from mobula.metadata.jobs import Attempt, Feed, JobError, Made, Result, Version, task_id
 from mobula.metadata.model import MetadataError
 from mobula.sandbox.sandbox import Command, Ended, Sandbox, SandboxError
 
@@ -357,10 +357,8 @@ def _base(order: Order) -> tuple[str, str]:
 
 def _name(order: Order, kind: str) -> str:
     """Of what this attempt puts out; no other attempt's is the same."""
-    attempt = order.task.attempt
-    unique = uuid.uuid5(attempt.job, f"{attempt.task}/{attempt.number}")
     below, base = _base(order)
-    return job_names.anonymous(below, base, order.task.work.phase, f"{kind}{unique}")
+    return job_names.anonymous(below, base, order.task.work.phase, f"{kind}{task_id(order.task.attempt)}")
 
 
 def _environment(order: Order, *, of_task: bool = True, place: str = "") -> dict[str, str]:
