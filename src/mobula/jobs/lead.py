@@ -10,7 +10,7 @@ import asyncio
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -105,6 +105,9 @@ class Lead:
         self._places = places
         self._clock = clock
         self._epoch = 0
+        self._begun = asyncio.Event()
+        self.on_done: Callable[[uuid.UUID], None] = _nobody_hears
+        """told of each job that is done (`archive.Archive`)"""
         self._since_s = 0.0
         self._knows_all = False
         """every job that is not done has been looked at in this term"""
@@ -134,9 +137,15 @@ class Lead:
         """The term has begun."""
         return self._epoch > 0
 
+    async def led(self) -> int:
+        """The term's epoch, once it has begun."""
+        await self._begun.wait()
+        return self._epoch
+
     async def work(self) -> None:
         """Until cancelled. Raises Deposed: another supervisor leads."""
         self._epoch = await self._jobs.lead()
+        self._begun.set()
         self._since_s = self._clock.monotonic_s()
         swept_s = float("-inf")
         while True:
@@ -183,6 +192,7 @@ class Lead:
                 return
             if row.state == State.DONE:
                 self._forget(job)
+                self.on_done(job)
                 return
             is_stale = job in self._stale or job not in self._rows
             self._rows[job] = row
@@ -424,6 +434,9 @@ class Lead:
             # What became of it is read again: it may have been decided meanwhile.
             self._stale.add(one.attempt.job)
             self.wake(one.attempt.job)
+
+
+def _nobody_hears(_job: uuid.UUID) -> None: ...
 
 
 def _no_such_reducer(phase: int, item: Item, reducers: int) -> JobError:
