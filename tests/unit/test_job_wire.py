@@ -17,7 +17,7 @@ from mobula.core.job import parse
 from mobula.jobs.lead import Agent, Lead, Located, Order
 from mobula.jobs.wire import SUBJECT, HttpSupervisor, SupervisorDoor
 from mobula.metadata.job_memory import MemoryJobs
-from mobula.metadata.jobs import Item, Job, JobError, Made, Owner, Result, State, Version
+from mobula.metadata.jobs import Cleared, Item, Job, JobError, Made, Owner, Result, State, Version
 from mobula.metadata.model import Unavailable
 from mobula.wire.http_client import HttpClient
 from mobula.wire.http_failures import Address
@@ -41,6 +41,8 @@ class Places:
 
     def hosts(self, _version: Version) -> Sequence[str]:
         return ("s-a",)
+
+    async def delete(self, _job: Job, _cleared: Sequence[Cleared]) -> None: ...
 
 
 @dataclass
