@@ -375,6 +375,25 @@ async def test_a_filter_may_hand_on_its_input(world: World) -> None:
     assert world.outputs(job) == sorted(body for body in BOOKS.values() if "poochy" in body)
 
 
+MANY = """
+import http.client
+for start in range(0, 6000, 500):
+    connection = http.client.HTTPConnection("localhost", 80)
+    for n in range(start, start + 500):
+        connection.request("PUT", f"/dap/stor/many/{n}", b"", {"x-manta-reference": "true"})
+        assert connection.getresponse().read() == b""
+"""
+
+
+async def test_a_task_may_put_out_any_number_of_names(world: World) -> None:
+    job = await world.job({"exec": f"python3 -c '{MANY}'"}, inputs={"/dap/stor/a": "a"})
+    assert world.errors(job) == []
+    assert [item.name for item in world.jobs.names(job, 1)] == [f"/dap/stor/many/{n}" for n in range(6000)]
+    job = await world.job({"exec": f"python3 -c '{MANY}'; exit 1"}, inputs={"/dap/stor/a": "a"})
+    assert world.errors(job) == ["UserTaskError: user command exited with code 1"]
+    assert world.jobs.names(job, 1) == []
+
+
 async def test_what_a_task_that_failed_has_put_out_is_no_output(world: World) -> None:
     script = f"echo /dap/stor/x x-manta-stream stdout | python3 -c '{PUT}'; test $MANTA_INPUT_OBJECT = /dap/stor/b"
     job = await world.job({"exec": script}, inputs=BOOKS)

@@ -44,6 +44,7 @@ from mobula.metadata.jobs import (
     JobError,
     Jobs,
     Lost,
+    Made,
     Result,
     State,
     Task,
@@ -411,6 +412,10 @@ class Lead:
     def _is_of(self, agent: Agent, attempt: Attempt) -> bool:
         task = self._tasks.get((attempt.job, attempt.task))
         return task is not None and task.attempt == attempt and task.agent == str(agent)
+
+    async def made(self, attempt: Attempt, after: int, made: Sequence[Made]) -> bool:
+        """`posting.Keeper`."""
+        return await self._jobs.keep_made(self._epoch, attempt, after, made)
 
     async def feed(
         self, job: uuid.UUID, phase: int, reducer: int, after: int, limit: int
