@@ -14,7 +14,7 @@ import pytest
 
 from mobula.core.clock import ManualClock
 from mobula.core.job import parse
-from mobula.jobs.lead import AGAIN_S, SILENCE_S, SWEEP_S, Agent, Lead, Located, Order
+from mobula.jobs.lead import AGAIN_S, IDLE_LOOK_S, SILENCE_S, SWEEP_S, Agent, Lead, Located, Order
 from mobula.metadata.job_memory import MemoryJobs
 from mobula.metadata.jobs import Attempt, Cleared, Deposed, Item, Job, JobError, Made, Owner, Result, State, Version
 from mobula.metadata.model import Unavailable
@@ -389,6 +389,20 @@ async def test_what_one_supervisor_did_not_delete_the_next_one_does() -> None:
     async with led(world):
         await world.work_off(A, job)
         assert len(places.deleted) == 6
+
+
+async def test_an_input_that_nobody_adds_to_is_ended() -> None:
+    world = World()
+    world.lead = Lead(world.jobs, world.places, world.clock, idle_s=0.2)
+    async with led(world):
+        job = await world.job(MAP, names=["/1"], end=False)
+        world.later(IDLE_LOOK_S)
+        (order,) = await world.orders(A)
+        await world.end(A, order)
+        assert not (await world.until(job, tasks_done=1)).input_ended
+        await asyncio.sleep(0.2)
+        world.later(IDLE_LOOK_S)
+        assert (await world.until(job, state=State.DONE)).input_ended
 
 
 async def test_a_long_job_keeps_a_window_of_tasks_in_memory() -> None:

@@ -56,6 +56,9 @@ from mobula.metadata.model import MetadataError, NotFound
 log = structlog.get_logger()
 
 SWEEP_S = 2.0
+IDLE_S = 3600.0
+"""a job to which nobody adds inputs for so long gets no more"""
+IDLE_LOOK_S = 30.0
 TRIES_MAX = 3
 TURNS_MAX = 8
 """steps of one job before others have theirs"""
@@ -102,7 +105,9 @@ class Lead:
 
     wrong = ""
 
-    def __init__(self, jobs: Jobs, places: Places, clock: Clock) -> None:
+    def __init__(self, jobs: Jobs, places: Places, clock: Clock, *, idle_s: float = IDLE_S) -> None:
+        self._idle_s = idle_s
+        self._idle_looked_s = float("-inf")
         self._jobs = jobs
         self._places = places
         self._clock = clock
@@ -186,6 +191,10 @@ class Lead:
         if await self._places.follow():
             self._show_again()
         await self._give_up_silent()
+        if self._clock.monotonic_s() - self._idle_looked_s >= IDLE_LOOK_S:
+            self._idle_looked_s = self._clock.monotonic_s()
+            for job in await self._jobs.end_idle(self._epoch, self._idle_s):
+                log.info("input ended, as nobody adds any", job=str(job))
         found = {job.id for job in await self._jobs.unfinished()}
         for job in self._rows.keys() - found:
             self._forget(job)
