@@ -28,6 +28,7 @@ CREATE TABLE jobs.emitted (
   phase int NOT NULL,
   first_input text NOT NULL,                       -- of the items
   state text NOT NULL DEFAULT 'kept' CHECK (state IN ('kept', 'counts', 'lost')),
+  moved bigint NOT NULL DEFAULT 0,                 -- names up to this one are items, or gone
   PRIMARY KEY (job, task, attempt)
 );
 CREATE TABLE jobs.made (
@@ -305,19 +306,21 @@ BEGIN
     SELECT * INTO e FROM jobs.emitted o WHERE o.job = p_job AND o.state <> 'kept' ORDER BY o.task, o.attempt LIMIT 1;
   END IF;
   IF e.job IS NOT NULL THEN
+    -- A range of numbers: a list of them may be joined in a bad way, as nobody knows how many rows there are.
     WITH taken AS (
-      DELETE FROM jobs.made m WHERE m.job = e.job AND m.task = e.task AND m.attempt = e.attempt AND m.number IN (
-        SELECT o.number FROM jobs.made o WHERE o.job = e.job AND o.task = e.task AND o.attempt = e.attempt ORDER BY o.number LIMIT p_limit)
+      DELETE FROM jobs.made m
+      WHERE m.job = e.job AND m.task = e.task AND m.attempt = e.attempt AND m.number > e.moved AND m.number <= e.moved + p_limit
       RETURNING m.number, m.name, m.reducer
-    ), moved AS (
+    ), items AS (
       INSERT INTO jobs.item (job, stage, number, name, first_input, reducer)
-      SELECT p_job, e.phase + 1, j.sizes[e.phase + 2] + row_number() OVER (ORDER BY t.number), t.name, e.first_input, t.reducer
+      SELECT p_job, e.phase + 1, j.sizes[e.phase + 2] + t.number - e.moved, t.name, e.first_input, t.reducer
       FROM taken t WHERE e.state = 'counts'
     )
     SELECT count(*) INTO n FROM taken;
     IF e.state = 'counts' THEN
       UPDATE jobs.job o SET sizes[e.phase + 2] = j.sizes[e.phase + 2] + n WHERE o.id = p_job;
     END IF;
+    UPDATE jobs.emitted o SET moved = o.moved + n WHERE o.job = e.job AND o.task = e.task AND o.attempt = e.attempt;
     IF n < p_limit THEN
       DELETE FROM jobs.emitted o WHERE o.job = e.job AND o.task = e.task AND o.attempt = e.attempt;
       UPDATE jobs.job o SET parts = o.parts - 1 WHERE o.id = p_job;
