@@ -195,7 +195,7 @@ class PostgresJobs:
         sql = "SELECT * FROM jobs.feeds($1, $2, $3, $4, $5)"
         rows = await self._metadata.call(self._shard, sql, job, phase, reducer, after, limit, writes=False)
         found = [_feed.decode(row["feed"]) for row in rows if row["feed"] is not None]
-        return [Feed(row.reducer, row.name, row.version, row.number, row.clears) for row in found]
+        return [Feed(row.reducer, row.name, row.version, row.number, clears=row.clears) for row in found]
 
     async def begin(self, epoch: int, job: uuid.UUID) -> None:
         await self._move("SELECT * FROM jobs.begin_job($1, $2)", epoch, job)
