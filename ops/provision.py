@@ -18,7 +18,7 @@ from typing import Any
 
 from mobula.lab import door, faults, host
 from mobula.lab.network import LabError
-from ops import ansible, image, preflight, release, secrets, status
+from ops import ansible, image, preflight, release, secrets, status, task_image
 from ops.accounts import Administration
 from ops.environment import DEMO_ACCOUNT
 from ops.errors import BadInput, OperatorError
@@ -138,8 +138,10 @@ def _prepare(region: Region, profile: str, progress: Progress) -> Terraform:
         preflight.check_relay_port(region)
     with progress.step("base image"):
         root = image.ensure(CACHE, progress)
+    with progress.step("task image"):
+        task_image.ensure(CACHE, progress)
     terraform = Terraform(
-        region, profile=_profile_file(profile), image=root, task_images=CACHE / "task-image", progress=progress
+        region, profile=_profile_file(profile), image=root, task_images=task_image.folder(CACHE), progress=progress
     )
     region.state_dir.mkdir(parents=True, exist_ok=True)
     region.state_dir.chmod(0o700)
@@ -236,7 +238,7 @@ def plan(region: Region, asked_profile: str | None, progress: Progress) -> Plan:
             region,
             profile=_profile_file(profile),
             image=image.root_of(CACHE),
-            task_images=CACHE / "task-image",
+            task_images=task_image.folder(CACHE),
             progress=progress,
         )
         terraform.init()

@@ -90,10 +90,15 @@ def client_needs() -> Needs:
     return needs(SOURCE, CLIENT)
 
 
+def folder(cache: Path) -> Path:
+    """Where all of them lie, each in a folder that is called by its digest."""
+    return cache / "task-image"
+
+
 def wanted(cache: Path) -> TaskImage:
     """Where the wanted image lies or will lie."""
-    folder = cache / "task-image" / digest()
-    return TaskImage(folder / "root", folder / "sandbox-init")
+    here = folder(cache) / digest()
+    return TaskImage(here / "root", here / "sandbox-init")
 
 
 def ensure(cache: Path, progress: Callable[[str], None]) -> TaskImage:

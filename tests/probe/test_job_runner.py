@@ -22,7 +22,7 @@ from mobula.core.paths import parse as parse_path
 from mobula.jobs.lead import Agent, Lead, Located, Order
 from mobula.jobs.runner import Lost, NoAsset, Runner
 from mobula.metadata.job_memory import MemoryJobs
-from mobula.metadata.jobs import Item, Job, JobError, Owner, State, Version
+from mobula.metadata.jobs import Cleared, Item, Job, JobError, Owner, State, Version
 from mobula.sandbox.sandbox import Sandbox
 from mobula.wire.http_client import HttpClient
 from mobula.wire.http_exchange import Request, Response
@@ -36,6 +36,7 @@ OWNER = Owner(uuid.UUID(int=2), "dap")
 HOST = Agent("s-a", "1")
 BOUND_S = 30.0
 AT_ONCE = 4
+"""sandboxes of several phases, of which most wait"""
 
 
 class Objects:
@@ -58,6 +59,10 @@ class Objects:
         version = Version(OWNER.account, uuid.UUID(bytes=md5), len(body), md5, 1, 2)
         self.path(version).write_bytes(body)
         return Located(item.name, version)
+
+    async def delete(self, _job: Job, cleared: Sequence[Cleared]) -> None:
+        for one in cleared:
+            del self.names[one.name]
 
     async def follow(self) -> bool:
         return False
@@ -330,6 +335,43 @@ async def test_a_task_may_name_its_outputs_itself(world: World) -> None:
     assert [item.name for item in world.jobs.names(job, 1)] == ["/dap/stor/x", "/dap/stor/a"]
     assert world.outputs(job) == ["of /dap/stor/x", "one"]
     assert world.objects.names["/dap/stor/y"] == b"of /dap/stor/y"
+
+
+async def test_what_was_handed_on_is_gone_when_the_job_is_done_and_what_the_user_named_is_not(world: World) -> None:
+    names = "/dap/stor/x x-manta-stream stdout"
+    script = f"test $MANTA_INPUT_OBJECT = /dap/stor/a && echo '{names}' | python3 -c '{PUT}' || cat"
+    job = await world.job({"exec": script}, {"exec": "cat"}, {"exec": "sort", "type": "reduce"}, inputs=BOOKS)
+    assert world.errors(job) == []
+    (out,) = world.outputs(job)
+    assert sorted(out.split()) == ["/dap/stor/x", "five", "four", "of", "poochy", "three"]
+    below = [name for name in world.objects.names if name.startswith(f"/dap/jobs/{job}/")]
+    assert below == [item.name for item in world.jobs.names(job, 3)]
+    assert "/dap/stor/x" in world.objects.names
+
+
+async def test_a_filter_may_hand_on_its_input(world: World) -> None:
+    script = f"grep -q poochy && echo $MANTA_INPUT_OBJECT x-manta-reference true | python3 -c '{PUT}'"
+    job = await world.job({"exec": "cat"}, {"exec": script}, inputs=BOOKS)
+    assert world.outputs(job) == sorted(body for body in BOOKS.values() if "poochy" in body)
+
+
+MANY = """
+import http.client
+for start in range(0, 6000, 500):
+    connection = http.client.HTTPConnection("localhost", 80)
+    for n in range(start, start + 500):
+        connection.request("PUT", f"/dap/stor/many/{n}", b"", {"x-manta-reference": "true"})
+        assert connection.getresponse().read() == b""
+"""
+
+
+async def test_a_task_may_put_out_any_number_of_names(world: World) -> None:
+    job = await world.job({"exec": f"python3 -c '{MANY}'"}, inputs={"/dap/stor/a": "a"})
+    assert world.errors(job) == []
+    assert [item.name for item in world.jobs.names(job, 1)] == [f"/dap/stor/many/{n}" for n in range(6000)]
+    job = await world.job({"exec": f"python3 -c '{MANY}'; exit 1"}, inputs={"/dap/stor/a": "a"})
+    assert world.errors(job) == ["UserTaskError: user command exited with code 1"]
+    assert world.jobs.names(job, 1) == []
 
 
 async def test_what_a_task_that_failed_has_put_out_is_no_output(world: World) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
+from mobula.jobs import door as doors
 from mobula.jobs.door import AT_ONCE, Door
 from mobula.metadata.jobs import Made
 from mobula.wire.http_client import Address, AnsweredEarly, ClientResponse, HttpClient
@@ -122,6 +123,27 @@ async def test_a_reference_is_emitted_without_asking_anybody(world: World) -> No
         assert reply.status == 204
     assert world.door.take() == [Made("/dap/stor/a", 0)]
     assert not world.behind.seen
+
+
+async def test_who_emits_more_than_is_taken_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "TAKEN", 5)
+
+    async def emit(n: int) -> None:
+        async with await world.ask("PUT", f"/dap/stor/{n}", [("x-manta-reference", "true")]) as reply:
+            assert reply.status == 204
+
+    asked = [asyncio.create_task(emit(n)) for n in range(23)]
+    found: list[Made] = []
+    async with asyncio.timeout(5):
+        await world.door.full()
+        await asyncio.sleep(0.1)
+        while len(found) < 23:
+            taken = world.door.take()
+            assert len(taken) <= 10
+            found += taken
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*asked)
+    assert sorted(made.name for made in found) == sorted(f"/dap/stor/{n}" for n in range(23))
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,28 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobula.core.job import JobDocument, parse
-from mobula.jobs.flow import BATCH, WINDOW, Abandon, Begin, DispatchItems, EndFeed, Finish, Step, is_whole, steps
+from mobula.jobs.flow import (
+    BATCH,
+    WINDOW,
+    Abandon,
+    Begin,
+    ClearHandedOn,
+    DispatchItems,
+    EndFeed,
+    Finish,
+    MoveMade,
+    Step,
+    clears,
+    is_whole,
+    steps,
+)
 from mobula.metadata.job_memory import MemoryJobs
 from mobula.metadata.jobs import (
     Attempt,
@@ -33,6 +48,7 @@ from mobula.metadata.jobs import (
 
 JOB = uuid.UUID(int=1)
 OWNER = Owner(uuid.UUID(int=2), "dap")
+OWN = f"/dap/jobs/{JOB}/stor/"
 TRIES_MAX = 3
 MAP, REDUCE, REDUCE_3 = {"exec": "m"}, {"exec": "r", "type": "reduce"}, {"exec": "r", "type": "reduce", "count": 3}
 DOCUMENTS = ([MAP], [REDUCE], [MAP, MAP], [MAP, REDUCE_3], [REDUCE, MAP], [MAP, REDUCE_3, MAP, REDUCE])
@@ -94,6 +110,24 @@ def test_a_cancelled_job_ends() -> None:
     assert steps(job([MAP], state=State.DONE)) == []
 
 
+def test_a_job_is_done_when_what_it_handed_on_is_gone_and_what_it_put_out_is_moved() -> None:
+    assert steps(job([MAP, MAP], clearing=2)) == [ClearHandedOn()]
+    assert steps(job([MAP, MAP], parts=1, clearing=2)) == [MoveMade(), ClearHandedOn()]
+    assert steps(job([MAP, MAP], parts=1, open=(1, 0))) == [MoveMade()]
+    assert steps(job([MAP], cancelled=True, parts=1, clearing=1)) == [Finish()]
+
+
+def test_what_is_the_jobs_own_is_deleted_and_nothing_else() -> None:
+    running = job([MAP, MAP])
+    assert clears(running, 1, f"{OWN}dap/stor/a.0.x")
+    assert not clears(running, 0, f"{OWN}dap/stor/a.0.x")
+    assert not clears(running, 1, "/dap/stor/a")
+    assert not clears(running, 1, f"/dap/jobs/{JOB}/storage/a")
+    assert not clears(running, 1, f"/dap/jobs/{uuid.UUID(int=9)}/stor/a")
+    keeps = parse(b'{"phases": [{"exec": "m"}], "options": {"keepIntermediate": true}}', operator=True)
+    assert not clears(replace(running, document=keeps), 1, f"{OWN}a")
+
+
 # A world of its own: what each task does follows from its input.
 
 
@@ -111,7 +145,8 @@ def done_by(work: Work, fed: list[str]) -> tuple[list[Made], JobError | None]:
     seed = chance(work.phase, work.reducer, on)
     if seed % 7 == 0:
         return [], JobError(work.phase, "UserTaskError", "user command exited with code 1", work.name)
-    return [Made(f"/dap/o/{work.phase}.{seed:x}.{n}", seed % 2 if n else None) for n in range(seed % 4)], None
+    below = OWN if seed % 3 else "/dap/o/"
+    return [Made(f"{below}{work.phase}.{seed:x}.{n}", seed % 2 if n else None) for n in range(seed % 6)], None
 
 
 def now(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -124,8 +159,9 @@ def now(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Supervisor:
-    def __init__(self, jobs: MemoryJobs) -> None:
+    def __init__(self, jobs: MemoryJobs, deleted: set[str]) -> None:
         self.jobs = jobs
+        self.deleted = deleted
         self.epoch = now(jobs.lead())
         self.view: Job | None = None
 
@@ -140,6 +176,12 @@ class Supervisor:
                 now(jobs.begin(epoch, JOB))
             case DispatchItems():
                 now(jobs.dispatch(epoch, self.dispatched(step)))
+            case MoveMade():
+                now(jobs.move_made(epoch, JOB, 2))
+            case ClearHandedOn():
+                found = now(jobs.to_clear(JOB, 2))
+                now(jobs.cleared(epoch, JOB, found))
+                self.deleted |= {one.name for one in found}
             case Abandon():
                 now(jobs.abandon(epoch, JOB))
             case Finish():
@@ -156,9 +198,12 @@ class Supervisor:
                 )
             elif phase.reduces:
                 wanted = item.reducer if item.reducer is not None else chance(item.name)
-                feeds.append(Feed(wanted % phase.reducers, item.name, None))
+                feeds.append(
+                    Feed(wanted % phase.reducers, item.name, None, clears=clears(self.view, step.phase, item.name))
+                )
             else:
-                works.append(Work(step.phase, item.name, item.first_input))
+                own = clears(self.view, step.phase, item.name)
+                works.append(Work(step.phase, item.name, item.first_input, clears=own))
         return Dispatch(JOB, step.phase, step.after, step.upto, works, feeds, errors)
 
 
@@ -166,8 +211,9 @@ class World:
     def __init__(self, phases: list[dict[str, Any]], names: list[str]) -> None:
         self.jobs = MemoryJobs()
         self.names = names
+        self.deleted: set[str] = set()
         now(self.jobs.create(JOB, OWNER, document(phases)))
-        self.supervisors = [Supervisor(self.jobs)]
+        self.supervisors = [Supervisor(self.jobs, self.deleted)]
         self.held: list[tuple[str, Task]] = []
         """who runs what, also those that were given up and don't know it"""
         self.agents = 0
@@ -197,7 +243,15 @@ class World:
         if work.reducer is not None:
             fed = [feed.name for feed in now(self.jobs.feeds(JOB, work.phase, work.reducer, 0, 1000))]
         made, error = done_by(work, fed)
-        now(self.jobs.commit(supervisor.epoch, [Result(task.attempt, made, error)]))
+        rest = made[self.put_out(supervisor, task, made) :]
+        now(self.jobs.commit(supervisor.epoch, [Result(task.attempt, rest, error)]))
+
+    def put_out(self, supervisor: Supervisor, task: Task, made: list[Made]) -> int:
+        """It runs, and has put out so many already, if many."""
+        many = len(made) - 1 if len(made) > 2 else 0
+        for after in range(0, many, 2):
+            now(self.jobs.keep_made(supervisor.epoch, task.attempt, after, made[after : min(after + 2, many)]))
+        return many
 
     def give_up(self, supervisor: Supervisor, task: Task) -> None:
         if task.attempt.number + 1 < TRIES_MAX:
@@ -209,7 +263,7 @@ class World:
         """Everybody well again: one supervisor, one agent, to the end."""
         if not self.row.input_ended:
             now(self.jobs.end(JOB))
-        last = Supervisor(self.jobs)
+        last = Supervisor(self.jobs, self.deleted)
         for _ in range(1000):
             last.look()
             if last.view is None:
@@ -258,12 +312,17 @@ def test_whoever_dies_each_task_counts_once(data: st.DataObject) -> None:
     assert row.tasks == row.tasks_done == expected.row.tasks + world.given_up
     assert row.errors == sum(outcome(world)[1].values())
     assert not any(row.open)
+    assert (row.parts, row.clearing) == (0, 0)
+    handed_on = {item.name for stage in range(1, len(phases)) for item in world.jobs.names(JOB, stage)}
+    assert world.deleted == {name for name in handed_on if name.startswith(OWN) and exists(name)}
 
 
 def act(world: World, data: st.DataObject, left: Iterator[str]) -> None:
     """Something that somebody does, or that is done to somebody."""
     what = data.draw(
-        st.sampled_from(["add", "look", "step", "step", "take", "take", "end", "end", "give up", "take over"])
+        st.sampled_from(
+            ["add", "look", "step", "step", "take", "take", "end", "end", "put out", "give up", "take over"]
+        )
     )
     supervisor = data.draw(st.sampled_from(world.supervisors))
     if what == "add":
@@ -281,10 +340,14 @@ def act(world: World, data: st.DataObject, left: Iterator[str]) -> None:
             world.hand_out(supervisor, f"agent {world.agents}", task)
     elif what == "end" and world.held:
         world.end(supervisor, data.draw(st.sampled_from(world.held))[1])
+    elif what == "put out" and world.held:
+        task = data.draw(st.sampled_from(world.held))[1]
+        if task.work.reducer is None:
+            world.put_out(supervisor, task, done_by(task.work, [])[0])
     elif what == "give up" and world.held:
         world.give_up(supervisor, data.draw(st.sampled_from(world.held))[1])
     elif what == "take over":
-        world.supervisors.append(Supervisor(world.jobs))
+        world.supervisors.append(Supervisor(world.jobs, world.deleted))
 
 
 def test_a_cancelled_job_has_an_error_for_each_task_that_was_open() -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from mobula.core.clock import ManualClock
 from mobula.core.job import parse
-from mobula.jobs.lead import AGAIN_S, SILENCE_S, SWEEP_S, Agent, Lead, Located, Order
+from mobula.jobs.lead import AGAIN_S, IDLE_LOOK_S, SILENCE_S, SWEEP_S, Agent, Lead, Located, Order
 from mobula.metadata.job_memory import MemoryJobs
-from mobula.metadata.jobs import Attempt, Deposed, Item, Job, JobError, Made, Owner, Result, State, Version
+from mobula.metadata.jobs import Attempt, Cleared, Deposed, Item, Job, JobError, Made, Owner, Result, State, Version
 from mobula.metadata.model import Unavailable
 
 OWNER = Owner(uuid.UUID(int=2), "dap")
@@ -30,6 +30,16 @@ class Places:
 
     where = ("s-a", "s-b")
     moved = False
+
+    def __init__(self) -> None:
+        self.deleted: list[str] = []
+        self.away = 0
+
+    async def delete(self, _job: Job, cleared: Sequence[Cleared]) -> None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("no answer")
+        self.deleted += [one.name for one in cleared]
 
     async def locate(self, _job: Job, phase: int, items: Sequence[Item]) -> Sequence[Located | JobError]:
         return [self._of(phase, item) for item in items]
@@ -321,6 +331,78 @@ async def test_who_is_followed_by_another_supervisor_ends() -> None:
             await task
     with pytest.raises(Deposed):
         await world.lead.results(A, [Result(order.task.attempt)])
+
+
+async def handing_on(world: World, count: int, **options: bool) -> uuid.UUID:
+    """A job whose first phase puts out names of its own, and some of the user's."""
+    job = uuid.uuid4()
+    document = {"phases": [MAP, MAP, REDUCE], "options": options}
+    await world.jobs.create(job, OWNER, parse(json.dumps(document).encode(), operator=True))
+    await world.jobs.add(job, [f"/dap/jobs/{job}/stor/in{n}" for n in range(count)])
+    await world.jobs.end(job)
+    world.lead.wake(job)
+    return job
+
+
+async def test_what_was_handed_on_is_deleted_once_it_is_not_needed() -> None:
+    async with led(World()) as world:
+        job = await handing_on(world, 150)
+        base = f"/dap/jobs/{job}/stor/in"
+        first = [order for order in await world.orders(A, 256) if order.task.work.reducer is None]
+        assert not any(order.task.work.clears for order in first)  # a user's inputs
+        await world.lead.results(
+            A, [Result(o.task.attempt, [Made(f"{o.task.work.name}.0"), Made("/dap/u")]) for o in first]
+        )
+        await world.work_off(A, job)
+        handed_on = [f"{base}{n}.0" for n in range(150)]
+        assert sorted(world.places.deleted) == sorted([*handed_on, *(f"{name}.1" for name in handed_on)])
+        row = await world.jobs.look(job)
+        assert (row.clearing, row.errors, row.sizes) == (0, 0, (150, 300, 300, 2))
+
+
+async def test_nothing_is_deleted_of_a_job_that_keeps_it() -> None:
+    async with led(World()) as world:
+        job = await handing_on(world, 3, keepIntermediate=True)
+        await world.work_off(A, job)
+        assert world.places.deleted == []
+
+
+async def test_what_can_not_be_deleted_now_is_later_and_the_job_is_done_then() -> None:
+    async with led(World()) as world:
+        world.places.away = 2
+        job = await handing_on(world, 3)
+        await world.work_off(A, job)
+        assert len(world.places.deleted) == 6
+
+
+async def test_what_one_supervisor_did_not_delete_the_next_one_does() -> None:
+    world = World()
+    world.places.away = 10**9
+    async with led(world):
+        job = await handing_on(world, 3)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await world.work_off(A, job)
+        assert (await world.jobs.look(job)).clearing
+    places = Places()
+    world.lead = Lead(world.jobs, places, world.clock)
+    async with led(world):
+        await world.work_off(A, job)
+        assert len(places.deleted) == 6
+
+
+async def test_an_input_that_nobody_adds_to_is_ended() -> None:
+    world = World()
+    world.lead = Lead(world.jobs, world.places, world.clock, idle_s=0.2)
+    async with led(world):
+        job = await world.job(MAP, names=["/1"], end=False)
+        world.later(IDLE_LOOK_S)
+        (order,) = await world.orders(A)
+        await world.end(A, order)
+        assert not (await world.until(job, tasks_done=1)).input_ended
+        await asyncio.sleep(0.2)
+        world.later(IDLE_LOOK_S)
+        assert (await world.until(job, state=State.DONE)).input_ended
 
 
 async def test_a_long_job_keeps_a_window_of_tasks_in_memory() -> None:

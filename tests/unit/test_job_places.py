@@ -13,9 +13,9 @@ from mobula.core.errors import unavailable
 from mobula.core.job import JobDocument, Phase
 from mobula.jobs.lead import Located
 from mobula.jobs.places import RegionPlaces
-from mobula.metadata.jobs import Item, Job, JobError, Owner, State, Version
+from mobula.metadata.jobs import Cleared, Item, Job, JobError, Owner, State, Version
 from mobula.metadata.memory import MemoryMetadata
-from mobula.metadata.model import Entry, Kind, Precondition, StorageServer, Unavailable
+from mobula.metadata.model import Entry, Kind, Page, Precondition, StorageServer, Unavailable
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 SERVERS = [StorageServer(f"s-{az}", az, f"10.0.{n}.41", 8060) for n, az in enumerate("abc", 1)]
@@ -136,3 +136,41 @@ async def test_while_nobody_knows_the_accounts_nothing_is_decided() -> None:
     accounts.away = True
     with pytest.raises(Unavailable, match="no authcache answers"):
         await RegionPlaces(await tier(), accounts).locate(job_of(Owner(DAP.uuid, "dap")), 0, [Item(1, "/dap/stor/a")])
+
+
+async def test_what_was_handed_on_is_deleted_unless_it_is_another_object_by_now() -> None:
+    metadata = await tier()
+    stor = f"/{DAP.uuid}/stor"
+    await metadata.put_directory(stor, Entry("a", Kind.DIRECTORY, NOW), parent_is_root=True)
+    place = RegionPlaces(metadata, Accounts())
+    cleared = [
+        Cleared(1, "/dap/stor/a b€", OBJECT), Cleared(2, "/dap/stor/empty", None), Cleared(3, "/dap/stor/d", OBJECT),
+        Cleared(4, "/dap/stor/none/x", OBJECT), Cleared(5, "/dap/stor/gone", None),
+    ]  # fmt: skip
+    other = [
+        Cleared(1, "/dap/stor/a b€", uuid.uuid4()),
+        Cleared(1, "/dap/stor/a b€", None),
+        Cleared(2, "/dap/stor/empty", OBJECT),
+    ]
+    for each, left in ((other, ["a", "a b€", "d", "empty"]), (cleared, ["a", "d"]), (cleared, ["a", "d"])):
+        await place.delete(job_of(Owner(DAP.uuid, "dap")), each)
+        assert [e.name for e in (await metadata.list_directory(stor, Page())).entries] == left
+    assert [garbage.entry.object_id for garbage in metadata.garbage] == [OBJECT]
+
+
+async def test_who_overwrites_what_is_being_deleted_wins() -> None:
+    metadata = await tier()
+    stor, delete = f"/{DAP.uuid}/stor", metadata.delete_object
+
+    async def late(directory: str, name: str, *, precondition: Precondition) -> None:
+        fresh = Entry(name, Kind.OBJECT, NOW, etag="fresh")
+        await metadata.put_object(stor, fresh, group_epoch=0, precondition=Precondition(), parent_is_root=True)
+        await delete(directory, name, precondition=precondition)
+
+    metadata.delete_object = late  # type: ignore[method-assign]
+    await RegionPlaces(metadata, Accounts()).delete(
+        job_of(Owner(DAP.uuid, "dap")), [Cleared(2, "/dap/stor/empty", None)]
+    )
+    found = (await metadata.lookup(stor, "empty")).entry
+    assert found is not None
+    assert found.etag == "fresh"

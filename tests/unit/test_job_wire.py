@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import pytest_asyncio
@@ -17,7 +17,7 @@ from mobula.core.job import parse
 from mobula.jobs.lead import Agent, Lead, Located, Order
 from mobula.jobs.wire import SUBJECT, HttpSupervisor, SupervisorDoor
 from mobula.metadata.job_memory import MemoryJobs
-from mobula.metadata.jobs import Item, Job, JobError, Made, Owner, Result, State, Version
+from mobula.metadata.jobs import Cleared, Item, Job, JobError, Made, Owner, Result, State, Version
 from mobula.metadata.model import Unavailable
 from mobula.wire.http_client import HttpClient
 from mobula.wire.http_failures import Address
@@ -41,6 +41,8 @@ class Places:
 
     def hosts(self, _version: Version) -> Sequence[str]:
         return ("s-a",)
+
+    async def delete(self, _job: Job, _cleared: Sequence[Cleared]) -> None: ...
 
 
 @dataclass
@@ -108,6 +110,24 @@ async def test_a_job_goes_over_the_wire_and_comes_to_its_end(world: World) -> No
         while (await world.jobs.look(job)).state != State.DONE:
             await asyncio.sleep(0.001)
     assert [error.message for error in world.jobs.errors(job)] == ["exit €"]
+
+
+async def test_names_in_great_number_go_before_the_result(world: World) -> None:
+    job = await world.job()
+    order = await an_order(world)
+    supervisor, attempt = world.supervisor(), order.task.attempt
+    names = [Made(f"/dap/stor/{n}€", n % 2 or None) for n in range(4500)]
+    for after in (0, 2000, 2000):
+        assert await supervisor.made(attempt, after, names[after : after + 2000])
+    assert not await supervisor.made(replace(attempt, number=1), 0, names[:1])
+    await supervisor.results([Result(attempt, names[4000:])], [])
+    async with asyncio.timeout(BOUND_S):
+        while len(world.jobs.names(job, 1)) < 4500:
+            await asyncio.sleep(0.001)
+    assert [(item.name, item.reducer) for item in world.jobs.names(job, 1)] == [
+        (one.name, one.reducer) for one in names
+    ]
+    assert {item.first_input for item in world.jobs.names(job, 1)} == {"/dap/stor/ä"}
 
 
 async def test_what_came_to_nothing_is_given_out_again(world: World) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import random
 import uuid
 from collections.abc import Mapping
 from functools import partial
@@ -24,7 +23,7 @@ from mobula.jobs.wire import HttpSupervisor
 from mobula.metadata.jobs import Job
 from mobula.wire.http_client import HttpClient, Timeouts
 from mobula.wire.http_failures import Address
-from mobula.wire.registered import ROOT, addresses_of
+from mobula.wire.registered import ROOT, Webapis, addresses_of
 from mobula.wire.storage_client import StorageClient
 from mobula.wire.supervisors import Supervisors
 from mobula.wire.zookeeper import Client, Tree
@@ -34,8 +33,6 @@ ANSWER_S = 8.0
 """for a supervisor, which makes us wait for work; shorter than it takes silence for death"""
 RESULT_S = 60.0
 """for the storage API to answer once it has all of an object"""
-NOWHERE = Address("0.0.0.0", 0)
-"""nobody can connect there"""
 
 
 class Agent:
@@ -43,11 +40,10 @@ class Agent:
 
     def __init__(self, config: AgentConfig) -> None:
         clock = SystemClock()
-        self._config = config
         self._zookeeper = Client(config.zookeeper)
         self._supervisors = Supervisors(self._zookeeper)
         self._tree = Tree(self._zookeeper, ROOT, self._on_names)
-        self._webapis: list[Address] = [NOWHERE]
+        self._webapis = Webapis(config.near_webapis)
         self._storage_hosts: Mapping[str, Address] = {}
         self._asking = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=ANSWER_S))
         self._http = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=RESULT_S))
@@ -57,7 +53,7 @@ class Agent:
         copies = RegionCopies(Path(config.data_dir), config.host, storage, lambda: self._storage_hosts)
         self._boxes = Boxes(
             image=Path(config.image), program=Path(config.program), volumes=Path(config.volumes), run=RUN / "sandboxes",
-            processes_max=config.processes_max, client=self._http, webapi=self._webapi, token=self._token,
+            processes_max=config.processes_max, client=self._http, webapi=self._webapis.pick, token=self._token,
         )  # fmt: skip
         me = lead.Agent(config.host, uuid.uuid4().hex)
         supervisors = {
@@ -67,11 +63,10 @@ class Agent:
             for shard in range(1, config.shards + 1)
         }
         self._empty = RUN / "empty"
-        store = FrontDoor(self._http, self._webapi, self._token)
+        store = FrontDoor(self._http, self._webapis.pick, self._token)
         runner = Runner(self._boxes, store, copies, supervisors, empty=self._empty)
         self._work = Work(supervisors, runner, clock)
         self._task: asyncio.Task[None] | None = None
-        self._pick = random.Random()  # noqa: S311 (spreads load, guards nothing)
 
     async def start(self) -> None:
         """Begin to work."""
@@ -96,12 +91,7 @@ class Agent:
 
     def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
         self._storage_hosts = addresses_of(picture, "storage")
-        up = list(addresses_of(picture, "webapi").values())
-        near = [address for address in up if str(address) in self._config.near_webapis]
-        self._webapis = near or up or [NOWHERE]
-
-    def _webapi(self) -> Address:
-        return self._pick.choice(self._webapis)
+        self._webapis.on_names(picture)
 
     def _token(self, job: Job) -> str:
         """Made for each request: it is good for days, and a job may take longer."""

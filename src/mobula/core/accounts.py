@@ -41,11 +41,12 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who sends a request: an account, or a sub-user of it; `job`: one of its jobs does so."""
+    """Who sends a request: an account, or a sub-user of it; `job`: one of its jobs does so, or (`archives`) who archives that job."""
 
     account: Account
     user: User | None = None
     job: uuid.UUID | None = None
+    archives: bool = False
 
     def __str__(self) -> str:
         return f"{self.account.login}/{self.user.login}" if self.user else self.account.login

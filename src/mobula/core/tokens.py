@@ -79,6 +79,8 @@ class Bearer:
     user: uuid.UUID | None
     job: uuid.UUID | None = None
     """of theirs, for which the token was made"""
+    archives: bool = False
+    """made for who writes the job's lists when it is done"""
 
 
 def seal(key: TokenKey, bearer: Bearer, now: dt.datetime) -> str:
@@ -87,6 +89,8 @@ def seal(key: TokenKey, bearer: Bearer, now: dt.datetime) -> str:
     conditions: dict[str, object] = {"activeRoles": [], "activeXAcctRoles": [], "fromjob": bearer.job is not None}
     if bearer.job is not None:
         conditions["job"] = str(bearer.job)
+    if bearer.archives:
+        conditions["archives"] = True
     content = _Content(int(now.timestamp() * 1000), _Principal(_Uuid(bearer.account), user), conditions)
     padder, encryptor = padding.PKCS7(128).padder(), key.cipher().encryptor()
     packed = padder.update(gzip.compress(msgspec.json.encode(content), mtime=0)) + padder.finalize()
@@ -117,4 +121,5 @@ def unseal(key: TokenKey, token: str, now: dt.datetime) -> Bearer:
     age_s = now.timestamp() - content.t / 1000
     if content.v != VERSION or age_s > LIFE_S:
         raise refused
-    return Bearer(content.p.account.uuid, content.p.user.uuid if content.p.user else None, job)
+    user = content.p.user.uuid if content.p.user else None
+    return Bearer(content.p.account.uuid, user, job, content.c.get("archives") is True)

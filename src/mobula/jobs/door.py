@@ -17,6 +17,8 @@ from mobula.wire.relay import relay
 
 AT_ONCE = 25
 """requests of a task that are on their way; others wait"""
+TAKEN = 1000
+"""names emitted, from which on they should be taken; when there are twice as many a task that emits more waits"""
 REDUCERS = range(128)
 STREAM, REDUCER, REFERENCE = "x-manta-stream", "x-manta-reducer", "x-manta-reference"
 OUTPUT = "stdout"
@@ -48,11 +50,27 @@ class Door:
         self._token = token
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._made: list[Made] = []
+        self._full = asyncio.Event()
+        self._room = asyncio.Event()
 
     def take(self) -> list[Made]:
         """What was emitted since the last call."""
         made, self._made = self._made, []
+        self._full.clear()
+        self._room.set()
         return made
+
+    async def full(self) -> None:
+        """Until there is so much that it should be taken."""
+        await self._full.wait()
+
+    async def _emit(self, made: Made) -> None:
+        while len(self._made) >= 2 * TAKEN:
+            self._room.clear()
+            await self._room.wait()
+        self._made.append(made)
+        if len(self._made) >= TAKEN:
+            self._full.set()
 
     async def handle(self, request: Request, response: Response) -> None:
         """mobula.wire.http_server.Handler."""
@@ -69,12 +87,12 @@ class Door:
     async def _handle(self, request: Request, response: Response) -> None:
         made = _emits(request)
         if made is not None and request.headers.get(REFERENCE) == "true":
-            self._made.append(made)
+            await self._emit(made)
             await response.send(204)
             return
         async with await self._ask(request) as reply:
             if made is not None and 200 <= reply.status < 300:
-                self._made.append(made)
+                await self._emit(made)
             await _answer(reply, response)
 
     async def _ask(self, request: Request) -> ClientResponse:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
+from mobula.core import job_names
 from mobula.metadata.jobs import Job, State
 
 BATCH = 500
@@ -34,6 +37,16 @@ class EndFeed:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveMade:
+    """Names that tasks put out in great number become items, some at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearHandedOn:
+    """Objects that were handed on, and are not needed any more, are deleted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Abandon:
     """It was cancelled: what is open ends now."""
 
@@ -43,7 +56,7 @@ class Finish:
     """Nothing is left to do."""
 
 
-Step = Begin | DispatchItems | EndFeed | Abandon | Finish
+Step = Begin | DispatchItems | EndFeed | MoveMade | ClearHandedOn | Abandon | Finish
 
 
 def is_whole(job: Job, stage: int) -> bool:
@@ -51,6 +64,13 @@ def is_whole(job: Job, stage: int) -> bool:
     if stage == 0:
         return job.input_ended
     return is_whole(job, stage - 1) and job.cursors[stage - 1] == job.sizes[stage - 1] and not job.open[stage - 1]
+
+
+def clears(job: Job, phase: int, name: str) -> bool:
+    """Whether an object that a phase takes in is the job's own: made by a phase before, under a name that no user has given."""
+    options = job.document.options
+    keeps = options is not UNSET and options.keepIntermediate is True
+    return phase > 0 and not keeps and name.startswith(f"{job_names.out_base(job.owner.login, job.id)}/")
 
 
 def steps(job: Job) -> list[Step]:
@@ -70,6 +90,10 @@ def steps(job: Job) -> list[Step]:
             found.append(DispatchItems(number, after, min(size, after + room)))
         elif phase.reduces and after == size and is_whole(job, number) and job.open[number]:
             found.append(EndFeed(number))
-    if is_whole(job, len(job.document.phases)):
+    if job.parts:
+        found.append(MoveMade())
+    if job.clearing:
+        found.append(ClearHandedOn())
+    if is_whole(job, len(job.document.phases)) and not job.parts and not job.clearing:
         found.append(Finish())
     return found

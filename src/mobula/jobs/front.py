@@ -29,7 +29,7 @@ BROKEN = 500
 """from here on a status says that the service could not do it"""
 
 
-class _NotNow(Exception):
+class NotNow(Exception):
     """The service could not do it; it may later."""
 
 
@@ -45,10 +45,10 @@ class FrontDoor:
 
     async def fetch(self, order: Order, name: str, into: Path) -> None:
         """`Store.fetch`."""
-        async for _ in _tries(f"get the asset {name}"):
+        async for _ in tries(f"get the asset {name}"):
             try:
                 reply = await self._client.request(
-                    self._webapi(), "GET", _target(name), headers=self._headers(order.job)
+                    self._webapi(), "GET", target(name), headers=self._headers(order.job)
                 )
                 async with reply:
                     if reply.status == 200:
@@ -65,12 +65,12 @@ class FrontDoor:
     async def put(self, order: Order, name: str, source: int) -> None:
         """`Store.put`."""
         parent = name.rpartition("/")[0]
-        async for _ in _tries(f"put {name}"):
+        async for _ in tries(f"put {name}"):
             try:
                 if parent not in self._known:
                     await self._make_directory(order.job, parent)
                 status = await self._put(order.job, name, source)
-            except (RequestFailed, _NotNow) as error:
+            except (RequestFailed, NotNow) as error:
                 log.info("output not put", name=name, why=str(error))
                 continue
             if status == 204:
@@ -83,10 +83,10 @@ class FrontDoor:
         size_bytes = os.fstat(source).st_size
         headers = self._headers(job)
         if not size_bytes:
-            reply = await self._client.request(self._webapi(), "PUT", _target(name), headers=headers, repeatable=True)
-            return await _status(reply)
+            reply = await self._client.request(self._webapi(), "PUT", target(name), headers=headers, repeatable=True)
+            return await status_of(reply)
         upload = await self._client.open(
-            self._webapi(), "PUT", _target(name), headers=headers, content_length=size_bytes
+            self._webapi(), "PUT", target(name), headers=headers, content_length=size_bytes
         )
         try:
             if not upload.answered:
@@ -97,17 +97,17 @@ class FrontDoor:
         except BaseException:
             upload.abort()
             raise
-        return await _status(await upload.response())
+        return await status_of(await upload.response())
 
     async def _make_directory(self, job: Job, path: str) -> None:
-        """It, and those above it that are not there. Raises RequestFailed, _NotNow, StoreError."""
+        """It, and those above it that are not there. Raises RequestFailed, NotNow, StoreError."""
         headers = [*self._headers(job), ("Content-Type", DIRECTORY)]
         missing = [path]
         while missing:
             reply = await self._client.request(
-                self._webapi(), "PUT", _target(missing[-1]), headers=headers, repeatable=True
+                self._webapi(), "PUT", target(missing[-1]), headers=headers, repeatable=True
             )
-            status = await _status(reply)
+            status = await status_of(reply)
             if status == 204:
                 self._remember(missing.pop())
             elif status == 404 and missing[-1].count("/") > 2:
@@ -124,7 +124,7 @@ class FrontDoor:
         return [("Authorization", f"Token {self._token(job)}")]
 
 
-async def _tries(what: str) -> AsyncIterator[None]:
+async def tries(what: str) -> AsyncIterator[None]:
     """Some, further and further apart. Raises StoreError after the last one."""
     for number in range(TRIES):
         if number:
@@ -133,13 +133,14 @@ async def _tries(what: str) -> AsyncIterator[None]:
     raise StoreError(f"{what}: not in {TRIES} tries")
 
 
-async def _status(reply: ClientResponse) -> int:
-    """Raises _NotNow."""
+async def status_of(reply: ClientResponse) -> int:
+    """Of an answer, the body of which nobody wants. Raises NotNow."""
     await reply.body()
     if reply.status >= BROKEN:
-        raise _NotNow(f"it answers {reply.status}")
+        raise NotNow(f"it answers {reply.status}")
     return reply.status
 
 
-def _target(name: str) -> str:
+def target(name: str) -> str:
+    """What is asked for: an object's name, encoded."""
     return paths.encode(name.strip("/").split("/"))

@@ -10,7 +10,7 @@ import asyncio
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,9 +18,24 @@ import structlog
 
 from mobula.core.clock import Clock
 from mobula.jobs.board import Board, eligible
-from mobula.jobs.flow import Abandon, Begin, DispatchItems, EndFeed, Finish, steps
+from mobula.jobs.clearing import Clearing
+from mobula.jobs.flow import (
+    Abandon,
+    Begin,
+    ClearHandedOn,
+    DispatchItems,
+    EndFeed,
+    Finish,
+    MoveMade,
+    clears,
+    steps,
+)
+from mobula.jobs.presence import SILENCE_S as SILENCE_S  # noqa: PLC0414 (part of this module's interface)
+from mobula.jobs.presence import Agent as Agent  # noqa: PLC0414
+from mobula.jobs.presence import Presence
 from mobula.metadata.jobs import (
     Attempt,
+    Cleared,
     Deposed,
     Dispatch,
     Feed,
@@ -29,6 +44,7 @@ from mobula.metadata.jobs import (
     JobError,
     Jobs,
     Lost,
+    Made,
     Result,
     State,
     Task,
@@ -40,24 +56,16 @@ from mobula.metadata.model import MetadataError, NotFound
 log = structlog.get_logger()
 
 SWEEP_S = 2.0
-SILENCE_S = 10.0
-"""an agent of which nothing was heard for so long has lost what it had"""
+IDLE_S = 3600.0
+"""a job to which nobody adds inputs for so long gets no more"""
+IDLE_LOOK_S = 30.0
 TRIES_MAX = 3
 TURNS_MAX = 8
 """steps of one job before others have theirs"""
+PART = 2000
+"""names of those that a task put out in great number which are moved in one transaction"""
 AGAIN_S = 5.0
 """what an agent does not say that it has, so long after it was given to it, is given to it again"""
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """One start of the agent of a storage host."""
-
-    host: str
-    generation: str
-
-    def __str__(self) -> str:
-        return f"{self.host}/{self.generation}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,9 @@ class Places(Protocol):
     async def follow(self) -> bool:
         """Learn where copies are now; whether that is something else than before. Raises MetadataError."""
 
+    async def delete(self, job: Job, cleared: Sequence[Cleared]) -> None:
+        """`clearing.Deletes`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -91,22 +102,21 @@ class Order:
     """whose supervisor gave it, as the agent counts them"""
 
 
-@dataclass(slots=True)
-class _Presence:
-    agent: Agent
-    seen_s: float
-
-
 class Lead:
     """mobula.workers.app.Duty, and what agents ask while it works. Of one term: the next one has another object."""
 
     wrong = ""
 
-    def __init__(self, jobs: Jobs, places: Places, clock: Clock) -> None:
+    def __init__(self, jobs: Jobs, places: Places, clock: Clock, *, idle_s: float = IDLE_S) -> None:
+        self._idle_s = idle_s
+        self._idle_looked_s = float("-inf")
         self._jobs = jobs
         self._places = places
         self._clock = clock
         self._epoch = 0
+        self._begun = asyncio.Event()
+        self.on_done: Callable[[uuid.UUID], None] = _nobody_hears
+        """told of each job that is done (`archive.Archive`)"""
         self._since_s = 0.0
         self._knows_all = False
         """every job that is not done has been looked at in this term"""
@@ -120,7 +130,8 @@ class Lead:
         self._whole: set[tuple[uuid.UUID, int]] = set()
         """reduce phases that have been fed all"""
         self._board = Board()
-        self._agents: dict[str, _Presence] = {}
+        self._agents = Presence()
+        self._clearing = Clearing(jobs, places, self.wake)
         self._woken: set[uuid.UUID] = set()
         self._nudge = asyncio.Event()
         self._more = asyncio.Condition()
@@ -136,10 +147,24 @@ class Lead:
         """The term has begun."""
         return self._epoch > 0
 
+    async def led(self) -> int:
+        """The term's epoch, once it has begun."""
+        await self._begun.wait()
+        return self._epoch
+
     async def work(self) -> None:
         """Until cancelled. Raises Deposed: another supervisor leads."""
         self._epoch = await self._jobs.lead()
+        self._begun.set()
         self._since_s = self._clock.monotonic_s()
+        clearing = asyncio.create_task(self._clearing.work(self._epoch))
+        try:
+            await self._lead()
+        finally:
+            clearing.cancel()
+            await asyncio.wait({clearing})
+
+    async def _lead(self) -> None:
         swept_s = float("-inf")
         while True:
             self._nudge.clear()
@@ -168,6 +193,10 @@ class Lead:
         if await self._places.follow():
             self._show_again()
         await self._give_up_silent()
+        if self._clock.monotonic_s() - self._idle_looked_s >= IDLE_LOOK_S:
+            self._idle_looked_s = self._clock.monotonic_s()
+            for job in await self._jobs.end_idle(self._epoch, self._idle_s):
+                log.info("input ended, as nobody adds any", job=str(job))
         found = {job.id for job in await self._jobs.unfinished()}
         for job in self._rows.keys() - found:
             self._forget(job)
@@ -185,6 +214,7 @@ class Lead:
                 return
             if row.state == State.DONE:
                 self._forget(job)
+                self.on_done(job)
                 return
             is_stale = job in self._stale or job not in self._rows
             self._rows[job] = row
@@ -207,6 +237,11 @@ class Lead:
                 case EndFeed():
                     self._whole.add((row.id, step.phase))
                     await self._show_reducers(row.id, step.phase)
+                    continue
+                case MoveMade():
+                    await self._jobs.move_made(self._epoch, row.id, PART)
+                case ClearHandedOn():
+                    self._clearing.wake(row)
                     continue
                 case Abandon():
                     await self._jobs.abandon(self._epoch, row.id)
@@ -237,7 +272,7 @@ class Lead:
         hosts = None
         if task.work.version is not None:
             lost_on = self._lost_on.get((task.attempt.job, task.attempt.task), set())
-            hosts = eligible(self._places.hosts(task.work.version), lost_on, self._agents)
+            hosts = eligible(self._places.hosts(task.work.version), lost_on, self._agents.hosts)
         self._board.put(task, hosts)
 
     def _show_again(self) -> None:
@@ -265,13 +300,15 @@ class Lead:
         for item, found in zip(items, await self._places.locate(row, step.phase, items), strict=True):
             if isinstance(found, JobError):
                 errors.append(found)
-            elif not reducers:
-                works.append(Work(step.phase, found.name, item.first_input, found.version))
+                continue
+            own = clears(row, step.phase, found.name)
+            if not reducers:
+                works.append(Work(step.phase, found.name, item.first_input, found.version, clears=own))
             elif item.reducer is not None and item.reducer >= reducers:
                 errors.append(_no_such_reducer(step.phase, item, reducers))
             else:
                 reducer = self._pick.randrange(reducers) if item.reducer is None else item.reducer
-                feeds.append(Feed(reducer, found.name, found.version))
+                feeds.append(Feed(reducer, found.name, found.version, clears=own))
         await self._jobs.dispatch(
             self._epoch, Dispatch(row.id, step.phase, step.after, step.upto, works, feeds, errors)
         )
@@ -329,9 +366,7 @@ class Lead:
         return True
 
     async def _meet(self, agent: Agent) -> None:
-        known = self._agents.get(agent.host)
-        self._agents[agent.host] = _Presence(agent, self._clock.monotonic_s())
-        if known is None or known.agent != agent:
+        if self._agents.meet(agent, self._clock.monotonic_s()):
             # What an earlier start of it had is lost.
             older = [
                 t for t in self._tasks.values() if t.agent.partition("/")[0] == agent.host and t.agent != str(agent)
@@ -376,8 +411,7 @@ class Lead:
 
         Raises MetadataError: it may say so again.
         """
-        if (known := self._agents.get(agent.host)) is not None and known.agent == agent:
-            known.seen_s = self._clock.monotonic_s()
+        self._agents.heard(agent, self._clock.monotonic_s())
         if results:
             await self._jobs.commit(self._epoch, results)
         await self._give_up([attempt for attempt in lost if self._is_of(agent, attempt)])
@@ -389,6 +423,10 @@ class Lead:
     def _is_of(self, agent: Agent, attempt: Attempt) -> bool:
         task = self._tasks.get((attempt.job, attempt.task))
         return task is not None and task.attempt == attempt and task.agent == str(agent)
+
+    async def made(self, attempt: Attempt, after: int, made: Sequence[Made]) -> bool:
+        """`posting.Keeper`."""
+        return await self._jobs.keep_made(self._epoch, attempt, after, made)
 
     async def feed(
         self, job: uuid.UUID, phase: int, reducer: int, after: int, limit: int
@@ -403,15 +441,12 @@ class Lead:
 
     async def _give_up_silent(self) -> None:
         now_s = self._clock.monotonic_s()
-        for host, presence in list(self._agents.items()):
-            if now_s - presence.seen_s > SILENCE_S:
-                log.warning("agent silent", host=host)
-                del self._agents[host]
-                self._show_again()
+        if silent := self._agents.drop_silent(now_s):
+            log.warning("agents silent", hosts=silent)
+            self._show_again()
         if now_s - self._since_s <= SILENCE_S:
             return  # those that we have not met may not have met us
-        alive = {str(presence.agent) for presence in self._agents.values()}
-        lost = [task.attempt for task in self._tasks.values() if task.agent and task.agent not in alive]
+        lost = [task.attempt for task in self._tasks.values() if task.agent and not self._agents.has(task.agent)]
         await self._give_up(lost)
 
     async def _give_up(self, attempts: Sequence[Attempt]) -> None:
@@ -429,6 +464,9 @@ class Lead:
             # What became of it is read again: it may have been decided meanwhile.
             self._stale.add(one.attempt.job)
             self.wake(one.attempt.job)
+
+
+def _nobody_hears(_job: uuid.UUID) -> None: ...
 
 
 def _no_such_reducer(phase: int, item: Item, reducers: int) -> JobError:

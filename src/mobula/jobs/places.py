@@ -6,6 +6,7 @@ Source: the compute contract, sections "Inputs and dispatch" and "Access control
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from mobula.core.groups import Group
 from mobula.core.job_names import MalformedName, normalised
 from mobula.core.paths import Path
 from mobula.jobs.lead import Located
-from mobula.metadata.jobs import Item, Job, JobError, Owner, Version
-from mobula.metadata.model import Entry, Kind, Metadata, Unavailable
+from mobula.metadata.jobs import Cleared, Item, Job, JobError, Owner, Version
+from mobula.metadata.model import Entry, Kind, Metadata, Precondition, Refusal, Unavailable
 from mobula.wire.accounts import Accounts
 
 PUBLIC = "public"
@@ -38,6 +39,20 @@ class RegionPlaces:
     def hosts(self, version: Version) -> Sequence[str]:
         group = self._groups.get(version.group)
         return [server.id for server in group.servers[: version.copies]] if group is not None else []
+
+    async def delete(self, job: Job, cleared: Sequence[Cleared]) -> None:
+        """`clearing.Deletes`: an entry that is another object's by now, or a directory, stays, and who overwrites it meanwhile wins."""
+        await asyncio.gather(*(self._delete(job.owner.account, one) for one in cleared))
+
+    async def _delete(self, account: uuid.UUID, one: Cleared) -> None:
+        login, *names = one.name[1:].split("/")
+        path = Path(login, tuple(names))
+        directory = path.parent.stored(account)
+        entry = (await self._metadata.lookup(directory, path.name)).entry
+        if entry is None or not is_still(entry, one):
+            return
+        with contextlib.suppress(Refusal):  # it is gone, or another one's
+            await self._metadata.delete_object(directory, path.name, precondition=Precondition((entry.etag,)))
 
     async def locate(self, job: Job, phase: int, items: Sequence[Item]) -> Sequence[Located | JobError]:
         try:
@@ -91,6 +106,13 @@ def may_read(owner: Owner, account: Account | None, path: Path, whose: uuid.UUID
     if path.namespace == PUBLIC:
         return True
     return owner.user is None and account is not None and (whose == owner.account or account.operator)
+
+
+def is_still(entry: Entry, one: Cleared) -> bool:
+    """What was handed on is what is there."""
+    if entry.kind != Kind.OBJECT:
+        return False
+    return not entry.size_bytes if one.object_id is None else entry.object_id == one.object_id
 
 
 def _version(entry: Entry) -> Version | None:

@@ -23,8 +23,9 @@ from mobula.core import job_names
 from mobula.core.job import Phase
 from mobula.jobs.board import Group, group_of
 from mobula.jobs.lead import Order
+from mobula.jobs.posting import Emitted, Keeper, Posting
 from mobula.jobs.verdict import INIT_ABORTED, TASK_INIT, USER_TASK, failure
-from mobula.metadata.jobs import Attempt, Feed, JobError, Made, Result, Version
+from mobula.metadata.jobs import Attempt, Feed, JobError, Made, Result, Version, task_id
 from mobula.metadata.model import MetadataError
 from mobula.sandbox.sandbox import Command, Ended, Sandbox, SandboxError
 
@@ -69,19 +70,13 @@ class Copies(Protocol):
         """From any of these hosts. Raises StoreError."""
 
 
-class Feeder(Protocol):
-    """What a reducer asks its supervisor."""
+class Feeder(Keeper, Protocol):
+    """What a task asks its supervisor."""
 
     async def feed(
         self, job: uuid.UUID, phase: int, reducer: int, after: int, limit: int
-    ) -> tuple[Sequence[Feed], bool]: ...
-
-
-class Emitted(Protocol):
-    """What a sandbox's tasks put out by themselves (`door.Door`)."""
-
-    def take(self) -> list[Made]:
-        """Since the last call."""
+    ) -> tuple[Sequence[Feed], bool]:
+        """Of a reducer: what it gets beyond that number, and whether that is all. Raises MetadataError."""
 
 
 class Makes(Protocol):
@@ -241,14 +236,21 @@ class Runner:
         work, phase = order.task.work, _phase(order)
         place, unusual = job_names.place(work.name) if work.name else ("", False)
         environment = _environment(order, place=place)
-        if work.reducer is None:
-            given = self._copies.path(work.version) if work.version is not None else self._empty
-            ended = await self._on_object(box, Command(phase.exec, environment, given, f"/manta/{place}"))
-        else:
-            ended = await self._on_feeds(order, box, Command(phase.exec, environment))
-        if why := failure(ended.status, ended.cores, out_of_memory=ended.out_of_memory, unusual_place=unusual):
+        posting = Posting(self._feeders[order.shard], order.task.attempt, box.emitted, box.sandbox.kill)
+        async with posting.running():
+            if work.reducer is None:
+                given = self._copies.path(work.version) if work.version is not None else self._empty
+                ended = await self._on_object(box, Command(phase.exec, environment, given, f"/manta/{place}"))
+            else:
+                ended = await self._on_feeds(order, box, Command(phase.exec, environment))
+        if posting.counts and (
+            why := failure(ended.status, ended.cores, out_of_memory=ended.out_of_memory, unusual_place=unusual)
+        ):
             return await self._fail(order, box, USER_TASK, why)
-        if made := box.emitted.take():
+        made = await posting.rest()
+        if not posting.counts:
+            raise Lost("the attempt is not ours any more")
+        if made or posting.kept:
             return Result(order.task.attempt, made)
         name = _name(order, "")
         await self._store.put(order, name, box.out)
@@ -362,10 +364,8 @@ def _base(order: Order) -> tuple[str, str]:
 
 def _name(order: Order, kind: str) -> str:
     """Of what this attempt puts out; no other attempt's is the same."""
-    attempt = order.task.attempt
-    unique = uuid.uuid5(attempt.job, f"{attempt.task}/{attempt.number}")
     below, base = _base(order)
-    return job_names.anonymous(below, base, order.task.work.phase, f"{kind}{unique}")
+    return job_names.anonymous(below, base, order.task.work.phase, f"{kind}{task_id(order.task.attempt)}")
 
 
 def _environment(order: Order, *, of_task: bool = True, place: str = "") -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 POST /jobs/<shard>/orders      what an agent has room for, and what it has   -> tasks, their jobs, what it should not have
 POST /jobs/<shard>/results     what came of attempts                         -> 204
+POST /jobs/<shard>/made        names that an attempt has put out             -> whether it counts
 POST /jobs/<shard>/feed        more of what a reducer gets                   -> feeds, whether that is all
 POST /jobs/<shard>/wake/<job>  something has happened to a job               -> 204
 503: nobody leads that shard here.
@@ -17,7 +18,7 @@ import msgspec
 from mobula.core.capability import HEADER, CapabilityRefused, verify
 from mobula.core.clock import Clock
 from mobula.jobs.lead import Agent, Lead, Order
-from mobula.metadata.jobs import Attempt, Feed, Job, Result, Task
+from mobula.metadata.jobs import Attempt, Feed, Job, Made, Result, Task
 from mobula.metadata.model import MetadataError, NotFound, Unavailable
 from mobula.wire.http_client import HttpClient
 from mobula.wire.http_exchange import Request, Response
@@ -45,6 +46,12 @@ class Results(msgspec.Struct, frozen=True):
     lost: tuple[Attempt, ...]
 
 
+class Names(msgspec.Struct, frozen=True):
+    attempt: Attempt
+    after: int
+    made: tuple[Made, ...]
+
+
 class More(msgspec.Struct, frozen=True):
     job: uuid.UUID
     phase: int
@@ -61,6 +68,7 @@ class Feeds(msgspec.Struct, frozen=True):
 # Made at import: msgspec is not safe when several threads are the first to decode a type.
 _ask, _results, _more = msgspec.json.Decoder(Ask), msgspec.json.Decoder(Results), msgspec.json.Decoder(More)
 _orders, _feeds = msgspec.json.Decoder(Orders), msgspec.json.Decoder(Feeds)
+_names, _bool = msgspec.json.Decoder(Names), msgspec.json.Decoder(bool)
 
 
 class SupervisorDoor:
@@ -97,6 +105,9 @@ class SupervisorDoor:
         if verb == "results":
             told = _results.decode(body)
             await lead.results(told.agent, told.results, told.lost)
+        elif verb == "made":
+            names = _names.decode(body)
+            return msgspec.json.encode(await lead.made(names.attempt, names.after, names.made))
         elif verb == "feed":
             wanted = _more.decode(body)
             feeds, whole = await lead.feed(wanted.job, wanted.phase, wanted.reducer, wanted.after, wanted.limit)
@@ -144,6 +155,10 @@ class HttpSupervisor:
     async def results(self, results: Sequence[Result], lost: Sequence[Attempt]) -> None:
         """Returns once they are decided."""
         await self._post("results", Results(self._me, tuple(results), tuple(lost)))
+
+    async def made(self, attempt: Attempt, after: int, made: Sequence[Made]) -> bool:
+        """`posting.Keeper`."""
+        return _bool.decode(await self._post("made", Names(attempt, after, tuple(made))))
 
     async def feed(
         self, job: uuid.UUID, phase: int, reducer: int, after: int, limit: int

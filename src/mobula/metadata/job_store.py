@@ -15,14 +15,17 @@ from mobula.metadata.jobs import (
     CANCELLED,
     INTERNAL,
     Attempt,
+    Cleared,
     Deposed,
     Dispatch,
+    Due,
     Feed,
     InvalidState,
     Item,
     Job,
     JobError,
     Lost,
+    Made,
     Owner,
     Result,
     State,
@@ -60,6 +63,12 @@ class _JobRow(msgspec.Struct):
     retries: int
     created_at: dt.datetime
     done_at: dt.datetime | None
+    # A shard may not have migrated yet.
+    parts: int = 0
+    clearing: int = 0
+    live: bool = True
+    archive_started_at: dt.datetime | None = None
+    archived_at: dt.datetime | None = None
 
 
 class _VersionRow(msgspec.Struct, kw_only=True):
@@ -91,6 +100,7 @@ class _TaskRow(_VersionRow):
     reducer: int | None
     attempt: int
     agent: str
+    clears: bool = False
 
 
 class _FeedRow(_VersionRow):
@@ -99,6 +109,7 @@ class _FeedRow(_VersionRow):
     reducer: int
     number: int
     name: str
+    clears: bool = False
 
 
 # Made at import: msgspec is not safe when several threads are the first to decode a type.
@@ -161,7 +172,7 @@ class PostgresJobDoor:
 
 
 class PostgresJobs:
-    """`Jobs` of one shard."""
+    """`Jobs` and `Archives` of one shard."""
 
     def __init__(self, metadata: PostgresMetadata, shard: int) -> None:
         self._metadata = metadata
@@ -184,7 +195,7 @@ class PostgresJobs:
         sql = "SELECT * FROM jobs.feeds($1, $2, $3, $4, $5)"
         rows = await self._metadata.call(self._shard, sql, job, phase, reducer, after, limit, writes=False)
         found = [_feed.decode(row["feed"]) for row in rows if row["feed"] is not None]
-        return [Feed(row.reducer, row.name, row.version, row.number) for row in found]
+        return [Feed(row.reducer, row.name, row.version, row.number, clears=row.clears) for row in found]
 
     async def begin(self, epoch: int, job: uuid.UUID) -> None:
         await self._move("SELECT * FROM jobs.begin_job($1, $2)", epoch, job)
@@ -200,7 +211,9 @@ class PostgresJobs:
 
     async def dispatch(self, epoch: int, what: Dispatch) -> bool:
         works = _json([_written(work) for work in what.works])
-        feeds = _json([{"reducer": feed.reducer, "name": feed.name, **_version(feed.version)} for feed in what.feeds])
+        feeds = _json([
+            {"reducer": feed.reducer, "name": feed.name, "clears": feed.clears, **_version(feed.version)} for feed in what.feeds
+        ])  # fmt: skip
         sql = "SELECT * FROM jobs.dispatch($1, $2, $3, $4, $5, $6, $7, $8)"
         row = await self._move(
             sql, epoch, what.job, what.phase, what.after, what.upto, works, feeds, _json(what.errors)
@@ -225,11 +238,58 @@ class PostgresJobs:
         row = await self._move("SELECT * FROM jobs.commit_results($1, $2)", epoch, told)
         return [results[place - 1].attempt for place in row["counted"]]
 
+    async def keep_made(self, epoch: int, attempt: Attempt, after: int, made: Sequence[Made]) -> bool:
+        sql = "SELECT * FROM jobs.keep_made($1, $2, $3, $4, $5, $6)"
+        row = await self._move(sql, epoch, attempt.job, attempt.task, attempt.number, after, _json(made))
+        return bool(row["kept"])
+
+    async def move_made(self, epoch: int, job: uuid.UUID, limit: int) -> None:
+        await self._move("SELECT * FROM jobs.move_made($1, $2, $3)", epoch, job, limit)
+
+    async def to_clear(self, job: uuid.UUID, limit: int) -> Sequence[Cleared]:
+        rows = await self._metadata.call(self._shard, "SELECT * FROM jobs.to_clear($1, $2)", job, limit, writes=False)
+        return [
+            Cleared(row["task"], row["name"], row["object_id"], row["feed"]) for row in rows if row["task"] is not None
+        ]
+
+    async def cleared(self, epoch: int, job: uuid.UUID, cleared: Sequence[Cleared]) -> None:
+        told = _json([{"task": one.task, "feed": one.feed} for one in cleared])
+        await self._move("SELECT * FROM jobs.cleared($1, $2, $3)", epoch, job, told)
+
+    async def end_idle(self, epoch: int, idle_s: float) -> Sequence[uuid.UUID]:
+        row = await self._move("SELECT * FROM jobs.end_idle($1, $2)", epoch, dt.timedelta(seconds=idle_s))
+        return list(row["ended"])
+
     async def abandon(self, epoch: int, job: uuid.UUID) -> None:
         await self._move("SELECT * FROM jobs.abandon($1, $2, $3)", epoch, job, CANCELLED)
 
     async def finish(self, epoch: int, job: uuid.UUID) -> None:
         await self._move("SELECT * FROM jobs.finish($1, $2)", epoch, job)
+
+    # `Archives`
+
+    async def errors_after(self, job: uuid.UUID, after: int, limit: int) -> Sequence[JobError]:
+        sql = "SELECT * FROM jobs.errors($1, $2, $3)"
+        (row,) = await self._metadata.call(self._shard, sql, job, after, limit, writes=False)
+        return _errors.decode(row["errors"])
+
+    async def due(self, what: Due, age_s: float, limit: int) -> Sequence[uuid.UUID]:
+        sql, age = "SELECT * FROM jobs.due($1, $2, $3)", dt.timedelta(seconds=age_s)
+        (row,) = await self._metadata.call(self._shard, sql, what.value, age, limit, writes=False)
+        return list(row["ids"])
+
+    async def begin_archive(self, epoch: int, job: uuid.UUID) -> None:
+        await self._move("SELECT * FROM jobs.begin_archive($1, $2)", epoch, job)
+
+    async def end_archive(self, epoch: int, job: uuid.UUID, at: dt.datetime) -> None:
+        await self._move("SELECT * FROM jobs.end_archive($1, $2, $3)", epoch, job, at)
+
+    async def close(self, epoch: int, job: uuid.UUID) -> None:
+        await self._move("SELECT * FROM jobs.close_job($1, $2)", epoch, job)
+
+    async def purge(self, epoch: int, job: uuid.UUID, limit: int) -> bool:
+        row = await self._move("SELECT * FROM jobs.purge($1, $2, $3)", epoch, job, limit)
+        return bool(row["done"])
 
     async def _move(self, sql: str, epoch: int, *args: object) -> Any:
         (row,) = await self._metadata.call(self._shard, sql, epoch, *args, writes=True)
@@ -256,21 +316,22 @@ def _version(found: Version | None) -> dict[str, object]:
 
 
 def _written(work: Work) -> dict[str, object]:
-    return {"name": work.name, "first_input": work.first_input, "reducer": work.reducer, **_version(work.version)}
+    told = {"name": work.name, "first_input": work.first_input, "reducer": work.reducer, "clears": work.clears}
+    return told | _version(work.version)
 
 
 def _read_job(text: str) -> Job:
     row = _job.decode(text)
     return Job(
         row.id, Owner(row.account, row.login, row.user_id), _document.decode(_from_hex(row.document)), row.state, row.cancelled,
-        row.input_ended, row.sizes, row.cursors, row.open, row.tasks, row.tasks_done, row.errors, row.retries,
-        row.created_at, row.done_at,
+        row.input_ended, row.sizes, row.cursors, row.open, row.tasks, row.tasks_done, row.errors, row.retries, row.parts, row.clearing,
+        row.live, row.created_at, row.done_at, row.archive_started_at, row.archived_at,
     )  # fmt: skip
 
 
 def _read_task(text: str) -> Task:
     row = _task.decode(text)
-    work = Work(row.phase, row.name, row.first_input, row.version, row.reducer)
+    work = Work(row.phase, row.name, row.first_input, row.version, row.reducer, row.clears)
     return Task(Attempt(row.job, row.number, row.attempt), work, row.agent)
 
 

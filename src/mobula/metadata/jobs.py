@@ -65,8 +65,16 @@ class Job:
     tasks_done: int = 0
     errors: int = 0
     retries: int = 0
+    parts: int = 0
+    """attempts of whose names, in great number, some are still to be moved or dropped"""
+    clearing: int = 0
+    """tasks that are done, of whose objects some are still to be deleted"""
+    live: bool = True
+    """clients may still ask for it"""
     created: dt.datetime | None = field(default=None, compare=False)
     done: dt.datetime | None = field(default=None, compare=False)
+    archive_started: dt.datetime | None = field(default=None, compare=False)
+    archived: dt.datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,10 @@ class JobError:
     first_input: str = ""
     stderr: str = ""
     core: str = ""
+    task: int | None = None
+    """the attempt's that ended so, and its host's, which a shard adds; None: of an item that became no task"""
+    attempt: int = 0
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,8 @@ class Work:
     version: Version | None = None
     """of the item; None for an empty object, and for a reducer"""
     reducer: int | None = None
+    clears: bool = False
+    """its object is the job's own, and is deleted once this is done"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +162,8 @@ class Feed:
     """its item's, once it is stored"""
     hosts: tuple[str, ...] = ()
     """that have a copy, as those know who feed reducers; not stored"""
+    clears: bool = False
+    """as a Work's"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +202,18 @@ class Lost:
 
     attempt: Attempt
     last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """An object that was handed on, and is not needed any more."""
+
+    task: int
+    name: str
+    object_id: uuid.UUID | None
+    """None: it is empty"""
+    feed: int = 0
+    """the number of what a reducer was fed; 0: the task's own"""
 
 
 INTERNAL = "internal error"
@@ -257,11 +285,71 @@ class Jobs(Protocol):
     async def commit(self, epoch: int, results: Sequence[Result]) -> Sequence[Attempt]:
         """Decide those that still count, and answer them: what they made are items of the next stage."""
 
+    async def keep_made(self, epoch: int, attempt: Attempt, after: int, made: Sequence[Made]) -> bool:
+        """What an attempt puts out in great number, beyond that number of its own; False: it does not count any more.
+
+        It is nothing until the attempt is committed; then `Job.parts` says that it is to be moved.
+        """
+
+    async def move_made(self, epoch: int, job: uuid.UUID, limit: int) -> None:
+        """Some of what was kept: items of the next stage, or gone with an attempt that was lost. A task is open until all is moved."""
+
+    async def to_clear(self, job: uuid.UUID, limit: int) -> Sequence[Cleared]:
+        """What is to be deleted now."""
+
+    async def cleared(self, epoch: int, job: uuid.UUID, cleared: Sequence[Cleared]) -> None:
+        """That is deleted."""
+
+    async def end_idle(self, epoch: int, idle_s: float) -> Sequence[uuid.UUID]:
+        """End the input of jobs to which nobody has added any for so long; answers them."""
+
     async def abandon(self, epoch: int, job: uuid.UUID) -> None:
         """Of a cancelled job: whatever is open ends with an error each."""
 
     async def finish(self, epoch: int, job: uuid.UUID) -> None:
         """The job is done, if there is nothing left to do."""
+
+
+class Due(enum.StrEnum):
+    """What a job waits for, once it is done."""
+
+    ARCHIVE = "archive"
+    """since it was done"""
+    CLOSE = "close"
+    """clients ask for it no more: since it was archived"""
+    PURGE = "purge"
+    """likewise"""
+
+
+class Archives(Protocol):
+    """What becomes of jobs that are done, on one shard. As `Jobs`: each call is one transaction, may be repeated, and those that change
+    something name the epoch."""
+
+    async def look(self, job: uuid.UUID) -> Job:
+        """Raises NotFound."""
+
+    async def items(self, job: uuid.UUID, stage: int, after: int, limit: int) -> Sequence[Item]: ...
+
+    async def errors_after(self, job: uuid.UUID, after: int, limit: int) -> Sequence[JobError]:
+        """In their order, without the first `after`."""
+
+    async def due(self, what: Due, age_s: float, limit: int) -> Sequence[uuid.UUID]:
+        """Jobs that have waited for it so long, the longest first."""
+
+    async def begin_archive(self, epoch: int, job: uuid.UUID) -> None: ...
+
+    async def end_archive(self, epoch: int, job: uuid.UUID, at: dt.datetime) -> None: ...
+
+    async def close(self, epoch: int, job: uuid.UUID) -> None:
+        """Of a job that is archived: it is not live any more."""
+
+    async def purge(self, epoch: int, job: uuid.UUID, limit: int) -> bool:
+        """Delete so many rows of a job that is closed; whether all are gone."""
+
+
+def task_id(attempt: Attempt) -> uuid.UUID:
+    """What users know an attempt by: in names of what it put out, and in the list of errors."""
+    return uuid.uuid5(attempt.job, f"{attempt.task}/{attempt.number}")
 
 
 def first_input_of(work: Work) -> str:

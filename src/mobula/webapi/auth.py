@@ -53,11 +53,11 @@ async def _by_token(bearer: tokens.Bearer, accounts: Accounts) -> Caller:
         raise ApiError.of("AccountDoesNotExist", login=bearer.account)
     _check_active(account)
     if bearer.user is None:
-        return Caller(account, job=bearer.job)
+        return Caller(account, None, bearer.job, bearer.archives)
     user = next((user for user in account.users.values() if user.uuid == bearer.user), None)
     if user is None:
         raise ApiError.of("UserDoesNotExist", login=f"{account.login}/{bearer.user}")
-    return Caller(account, user, bearer.job)
+    return Caller(account, user, bearer.job, bearer.archives)
 
 
 async def _by_key(parsed: signature.Signature, text: bytes, accounts: Accounts) -> Caller:

@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import msgspec
-from msgspec import UNSET
 
-from mobula.core.dates import iso_ms
 from mobula.core.errors import ApiError
 from mobula.core.job import BODY_BYTES_MAX, InvalidJob, parse
 from mobula.core.paths import Path
-from mobula.metadata.jobs import InvalidState, Job, JobDoor, JobError, Owner, State
+from mobula.metadata import job_said
+from mobula.metadata.job_said import error_line, first_input, stamp, status
+from mobula.metadata.jobs import InvalidState, Job, JobDoor, Owner
 from mobula.metadata.model import Entry, Kind, Metadata, NotFound
 from mobula.webapi.context import Context, JobsOfRegion
 
@@ -30,6 +30,7 @@ WORD = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 JOB_TYPE = "application/x-json-stream; type=job"
 ERROR_TYPE = "application/x-json-stream; type=job-error"
 TEXT_TYPE = "text/plain"
+ARCHIVED = frozenset((name,) for name in ("in.txt", "out.txt", "fail.txt", "err.txt", "job.json"))
 FOLDERS = ("", "/live", "/stor")
 
 
@@ -57,9 +58,10 @@ async def handle(context: Context, jobs: JobsOfRegion, metadata: Metadata) -> bo
 
 
 def _may_put(context: Context) -> None:
-    """Nobody but the job itself puts anything there. Raises ApiError."""
+    """Nobody but the job itself puts anything there, and who archives it its lists. Raises ApiError."""
     names, caller = context.path.names, context.caller
-    if caller is None or caller.job is None or names[1] != str(caller.job) or names[2:3] != ("stor",):
+    may = caller is not None and caller.job is not None and names[1] == str(caller.job)
+    if not may or not (names[2:3] == ("stor",) or (caller and caller.archives and names[2:] in ARCHIVED)):
         raise ApiError.of("AuthorizationFailed", who=caller or "anonymous", path=context.path)
 
 
@@ -118,7 +120,7 @@ async def _list(context: Context, door: JobDoor) -> None:
         raise ApiError.of("InvalidParameter", name="name", found=name[:80])
     running = any(query.get(key) for key in FILTER_KEYS)
     found = await door.of_account(context.owner.uuid, name=name, running=running, limit=LIST_MAX)
-    lines = (_line({"name": str(job.id), "type": "directory", "mtime": _time(job.created)}) for job in found)
+    lines = (job_said.line({"name": str(job.id), "type": "directory", "mtime": stamp(job.created)}) for job in found)
     await context.response.send(
         200, [("Content-Type", JOB_TYPE), ("Result-Set-Size", str(len(found)))], b"".join(lines)
     )
@@ -126,6 +128,8 @@ async def _list(context: Context, door: JobDoor) -> None:
 
 async def _live(context: Context, jobs: JobsOfRegion, job: uuid.UUID, asked: tuple[str, ...]) -> None:
     row = await _job(context, jobs.door, job)
+    if not row.live:
+        raise _unknown(context)
     match asked:
         case "GET", "status":
             body = msgspec.json.encode(status(row))
@@ -136,11 +140,11 @@ async def _live(context: Context, jobs: JobsOfRegion, job: uuid.UUID, asked: tup
             await _names(context, await jobs.door.newest(job, len(row.sizes) - 1, LIVE_MAX), row.sizes[-1])
         case "GET", "fail":
             errors = await jobs.door.newest_errors(job, LIVE_MAX)
-            await _names(context, [first_input(error) for error in errors], row.errors)
+            await _names(context, filter(None, map(first_input, errors)), row.errors)
         case "GET", "err":
             errors = await jobs.door.newest_errors(job, LIVE_MAX)
             headers = [("Content-Type", ERROR_TYPE), ("Result-Set-Size", str(row.errors))]
-            await context.response.send(200, headers, b"".join(_line(error_line(error)) for error in errors))
+            await context.response.send(200, headers, b"".join(job_said.line(error_line(error)) for error in errors))
         case "POST", "in":
             await _add(context, jobs, row)
         case "POST", "in", "end":
@@ -229,53 +233,3 @@ def _check(line: bytes) -> None:
         raise ApiError.of(
             "BadRequestError", why=f"an input begins with {line[:60]!r}: it is too long for a name, or has NUL"
         )
-
-
-def status(job: Job) -> dict[str, object]:
-    """The status document."""
-    document = job.document
-    found: dict[str, object] = {
-        "id": str(job.id),
-        "name": document.name,
-        "state": job.state.value,
-        "cancelled": job.cancelled,
-        "inputDone": job.input_ended,
-        "transient": document.transient,
-        "stats": {
-            "errors": job.errors, "outputs": job.sizes[-1], "retries": job.retries, "tasks": job.tasks, "tasksDone": job.tasks_done,
-        },
-        "timeCreated": _time(job.created),
-        "phases": msgspec.to_builtins(document.phases),
-    }  # fmt: skip
-    if document.options is not UNSET:
-        found["options"] = msgspec.to_builtins(document.options)
-    if job.state == State.DONE:
-        found["timeDone"] = _time(job.done)
-    return found
-
-
-def first_input(error: JobError) -> str:
-    """The job's input that an error goes back to."""
-    return error.first_input or ("" if error.phase else error.name)
-
-
-def error_line(error: JobError) -> dict[str, object]:
-    """An error as the API says it."""
-    first, what = first_input(error), f"phase {error.phase}: reduce"
-    if error.name:
-        what = f'phase {error.phase}: input "{error.name}"'
-        if error.phase and first:
-            what += f' (from job input "{first}")'
-    found: dict[str, object] = {
-        "phase": str(error.phase), "phaseNum": str(error.phase), "what": what, "code": error.code, "message": error.message,
-    }  # fmt: skip
-    more = {"input": error.name, "p0input": first, "stderr": error.stderr, "core": error.core}
-    return found | {name: value for name, value in more.items() if value}
-
-
-def _line(value: dict[str, object]) -> bytes:
-    return msgspec.json.encode(value) + b"\n"
-
-
-def _time(at: dt.datetime | None) -> str:
-    return iso_ms(at or dt.datetime.fromtimestamp(0, dt.UTC))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Collection, Mapping
 
 import msgspec
 import structlog
@@ -12,6 +13,8 @@ from mobula.wire.http_failures import Address
 log = structlog.get_logger()
 
 ROOT = "/names"
+NOWHERE = Address("0.0.0.0", 0)
+"""nobody can connect there"""
 
 
 def addresses_of(picture: Mapping[str, Mapping[str, bytes]], service: str) -> dict[str, Address]:
@@ -24,3 +27,21 @@ def addresses_of(picture: Mapping[str, Mapping[str, bytes]], service: str) -> di
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
             log.warning("registration not understood", service=service, host=host)
     return found
+
+
+class Webapis:
+    """Those that are up; `near`, addresses with ports, are asked before others."""
+
+    def __init__(self, near: Collection[str]) -> None:
+        self._near = frozenset(near)
+        self._up = [NOWHERE]
+        self._pick = random.Random()  # noqa: S311 (spreads load, guards nothing)
+
+    def on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
+        """What `wire.zookeeper.Tree` says of `ROOT`."""
+        up = list(addresses_of(picture, "webapi").values())
+        self._up = [address for address in up if str(address) in self._near] or up or [NOWHERE]
+
+    def pick(self) -> Address:
+        """One of them; while none is known, an address at which nobody answers."""
+        return self._pick.choice(self._up)

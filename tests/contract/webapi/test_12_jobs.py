@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import uuid
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mobula.core import tokens
+from mobula.core.clock import SystemClock
 from mobula.core.job import BODY_BYTES_MAX
 from mobula.core.tokens import Bearer
+from mobula.jobs.archive import Archive
+from mobula.jobs.archive_front import ArchiveFront
 from mobula.metadata.job_memory import MemoryJobs
-from mobula.metadata.jobs import Attempt, Dispatch, JobError, Made, Result, Work
+from mobula.metadata.jobs import Attempt, Dispatch, Job, JobError, Made, Result, Work
 from mobula.webapi.jobs import LIVE_MAX, NAMES_AT_ONCE, Lines
-from tests.contract.webapi.local import TOKEN_KEY, LocalRegion
+from mobula.wire.http_client import HttpClient
+from mobula.wire.http_failures import Address
+from tests.contract.webapi.local import BOUND_S, TOKEN_KEY, LocalRegion
 from tests.region.signed import Answer, Client
 
 JOB = {
@@ -78,13 +85,31 @@ class Jobs:
         return number
 
     def as_job(
-        self, job: str, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+        self,
+        job: str,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        archives: bool = False,
     ) -> Answer:
-        """As the job itself asks."""
-        bearer = Bearer(self.accounts["ann"].uuid, None, uuid.UUID(job.rpartition("/")[2]))
+        """As the job itself asks, or who archives it."""
+        bearer = Bearer(self.accounts["ann"].uuid, None, uuid.UUID(job.rpartition("/")[2]), archives)
         token = tokens.seal(TOKEN_KEY, bearer, dt.datetime.now(dt.UTC))
         given = {"Authorization": f"Token {token}", **(headers or {})}
         return self.ann.request(method, path, headers=given, body=body, signed=False)
+
+
+@dataclass
+class Term:
+    """`archive.Term`."""
+
+    epoch: int
+    on_done: Callable[[uuid.UUID], None] = print
+
+    async def led(self) -> int:
+        return self.epoch
 
 
 @pytest.fixture
@@ -320,6 +345,69 @@ def test_nobody_but_the_job_puts_anything_there(jobs: Jobs) -> None:
     assert jobs.as_job(job, "PUT", "/ann/stor/b", b"x").status == 204
     assert jobs.get(f"{job}/stor/ann/a.0.x").body == b"out"
     assert jobs.ann.request("DELETE", f"{job}/stor/ann/a.0.x").status == 204
+
+
+def test_who_archives_a_job_puts_its_lists_and_nothing_else(jobs: Jobs) -> None:
+    job, other = jobs.create(), jobs.create()
+    for name in ("in.txt", "out.txt", "fail.txt", "err.txt", "job.json"):
+        assert jobs.as_job(job, "PUT", f"{job}/{name}", b"list", archives=True).status == 204
+        assert jobs.get(f"{job}/{name}").body == b"list"
+        assert jobs.ann.put(f"{job}/{name}", b"x").status == 403
+    for path in (f"{job}/other", f"{job}/live", f"{job}/in.txt/a", f"{other}/in.txt", "/ann/jobs/in.txt"):
+        assert code_of(jobs.as_job(job, "PUT", path, b"x", archives=True)) == (403, "AuthorizationFailed"), path
+    assert jobs.as_job(job, "DELETE", f"{job}/live", archives=True).status == 204
+    assert jobs.ann.request("DELETE", f"{job}/in.txt").status == 204
+
+
+def test_a_job_is_archived_through_the_api(jobs: Jobs) -> None:
+    job = jobs.create(job={"phases": [{"exec": "x"}]})
+    names = [f"/ann/stor/{n}" for n in range(2500)]
+    jobs.post(f"{job}/live/in?end=true", "\n".join(names).encode())
+    errors = tuple(JobError(0, "ResourceNotFoundError", "no such object", name) for name in names)
+    number = jobs.begin(job, 0, errors)
+    jobs.do(jobs.kept.finish(jobs.epoch, number))
+
+    def token(row: Job) -> str:
+        bearer = Bearer(row.owner.account, row.owner.user, row.id, archives=True)
+        return tokens.seal(TOKEN_KEY, bearer, dt.datetime.now(dt.UTC))
+
+    async def archive() -> None:
+        client, clock = HttpClient(), SystemClock()
+        front = ArchiveFront(client, lambda: Address("127.0.0.1", jobs.region.port), token)
+        working = asyncio.create_task(Archive(jobs.kept, front, Term(jobs.epoch), clock).work())
+        async with asyncio.timeout(BOUND_S):
+            while (await jobs.kept.look(number)).archived is None:
+                await asyncio.sleep(0.01)
+        working.cancel()
+        await asyncio.wait({working})
+        await client.close()
+
+    jobs.do(archive())
+    for name in ("in.txt", "fail.txt"):
+        answer = jobs.get(f"{job}/{name}")
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/plain")
+        assert answer.body.decode().splitlines() == names
+    answer = jobs.get(f"{job}/err.txt")
+    assert answer.headers["content-type"] == "application/x-json-stream; type=job-error"
+    assert [line["input"] for line in answer.lines()] == names
+    assert jobs.get(f"{job}/out.txt").body == b""
+    assert jobs.get(f"{job}/job.json").json() == jobs.status(job)
+    assert {"timeArchiveStarted", "timeArchiveDone"} <= jobs.status(job).keys()
+
+
+@pytest.mark.parametrize("what", ["GET status", "GET in", "GET err", "POST in", "POST in/end", "POST cancel"])
+def test_a_job_that_is_closed_is_not_live_any_more(jobs: Jobs, what: str) -> None:
+    job = jobs.create()
+    number = uuid.UUID(job.rpartition("/")[2])
+    jobs.post(f"{job}/live/cancel")
+    jobs.do(jobs.kept.finish(jobs.epoch, number))
+    jobs.do(jobs.kept.end_archive(jobs.epoch, number, dt.datetime.now(dt.UTC)))
+    assert jobs.get(f"{job}/live/status").status == 200
+    jobs.do(jobs.kept.close(jobs.epoch, number))
+    method, _, verb = what.partition(" ")
+    assert code_of(jobs.ann.request(method, f"{job}/live/{verb}")) == (404, "ResourceNotFound")
+    assert jobs.get("/ann/jobs?name=words").lines() == []
+    assert [entry["name"] for entry in jobs.get("/ann/jobs").lines()] == [str(number)]
 
 
 def test_a_region_without_compute_says_so(local: LocalRegion, ann: Client, login: str) -> None:

@@ -1,0 +1,58 @@
+"""Which agents are there: those that were heard of a while ago. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+SILENCE_S = 10.0
+"""an agent of which nothing was heard for so long has lost what it had"""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One start of the agent of a storage host."""
+
+    host: str
+    generation: str
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.generation}"
+
+
+class Presence:
+    """Of agents, one for each host. Times are `monotonic_s`."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Agent] = {}
+        self._seen_s: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    @property
+    def hosts(self) -> Collection[str]:
+        return self._agents.keys()
+
+    def meet(self, agent: Agent, now_s: float) -> bool:
+        """It asks for work; whether it is another start than the one before."""
+        is_new = self._agents.get(agent.host) != agent
+        self._agents[agent.host] = agent
+        self._seen_s[agent.host] = now_s
+        return is_new
+
+    def heard(self, agent: Agent, now_s: float) -> None:
+        """It says something else; nothing, if it was not met."""
+        if self._agents.get(agent.host) == agent:
+            self._seen_s[agent.host] = now_s
+
+    def drop_silent(self, now_s: float) -> list[str]:
+        """Hosts that are not there any more from now on."""
+        silent = [host for host, seen_s in self._seen_s.items() if now_s - seen_s > SILENCE_S]
+        for host in silent:
+            del self._agents[host], self._seen_s[host]
+        return silent
+
+    def has(self, agent: str) -> bool:
+        """By its name, as rows have it."""
+        return str(self._agents.get(agent.partition("/")[0], "")) == agent
