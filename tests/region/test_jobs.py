@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ops.region import REPO
+from tests.probe.machine import until
 from tests.region.conftest import Machines
 from tests.region.signed import Client, encode
 from tests.stock_clients import Output, Shell
@@ -87,7 +88,7 @@ def test_an_asset_and_an_init(client: Shell, demo: Client, poems: str) -> None:
     assert [line.strip() for line in printed(client, line)] == ["init", "2"]
 
 
-def test_get_says_what_the_job_did(client: Shell, poems: str) -> None:
+def test_get_says_what_the_job_did(client: Shell, demo: Client, poems: str) -> None:
     (job,) = printed(client, f"mfind -t o {poems} | mjob create -q -w -n poems -m 'grep -c .'")
     status = json.loads("\n".join(printed(client, f"mjob get {job}")))
     assert (status["name"], status["state"], status["inputDone"]) == ("poems", "done", True)
@@ -97,6 +98,12 @@ def test_get_says_what_the_job_did(client: Shell, poems: str) -> None:
     assert sorted(printed(client, f"mjob inputs {job}")) == sorted(f"{poems}/{name}" for name in POEMS)
     assert len(printed(client, f"mjob outputs {job}")) == 4
     assert printed(client, f"mjob errors {job}") == []
+    until("the lists to be archived", lambda: demo.request("GET", f"/demo/jobs/{job}/job.json").status == 200)
+    lists = {
+        name: demo.request("GET", f"/demo/jobs/{job}/{name}.txt").body.decode() for name in ("in", "out", "fail", "err")
+    }
+    assert sorted(lists["in"].splitlines()) == sorted(f"{poems}/{name}" for name in POEMS)
+    assert (len(lists["out"].splitlines()), lists["fail"], lists["err"]) == (4, "", "")
 
 
 class Jobs:
@@ -211,3 +218,35 @@ def test_several_jobs_at_once(jobs: Jobs) -> None:
     for base in bases:
         jobs.done(base)
     assert [jobs.output(base).strip() for base in bases] == words
+
+
+def test_what_is_handed_on_is_gone_in_the_end(jobs: Jobs, demo: Client, poems: str) -> None:
+    base = jobs.create(
+        {"exec": "wc -l"}, {"exec": "sort -n", "type": "reduce"}, inputs=[f"{poems}/{name}" for name in POEMS]
+    )
+    jobs.done(base)
+    left = [entry["name"] for entry in demo.request("GET", f"{base}/stor").lines()]
+    assert len([name for name in left if name.startswith("reduce")]) == 1
+    assert len(left) <= 2  # and the directory of the first phase's outputs
+
+
+def test_the_tasks_tools(jobs: Jobs, demo: Client, poems: str) -> None:
+    base = jobs.create(
+        {"exec": "tr -s ' ' '\\n' | msplit -n 2"},
+        {"type": "reduce", "count": 2, "exec": f"sort | uniq -c | awk '{{print $2, $1}}' | mtee {poems}/part-$MANTA_REDUCER | mpipe"},
+        {"type": "reduce", "exec": "awk '{print $2}' | maggr sum"},
+        inputs=[f"{poems}/{name}" for name in POEMS],
+    )  # fmt: skip
+    assert jobs.done(base)["stats"]["errors"] == 0, jobs.errors(base)
+    assert jobs.output(base).split() == [str(sum(len(text.split()) for text in POEMS.values()))]
+    parts = [demo.request("GET", f"{poems}/part-{n}").body.decode().split() for n in range(2)]
+    words = dict(zip(parts[0][::2] + parts[1][::2], parts[0][1::2] + parts[1][1::2], strict=True))
+    assert words == {
+        word: str(" ".join(POEMS.values()).split().count(word)) for word in " ".join(POEMS.values()).split()
+    }
+    assert not set(parts[0][::2]) & set(parts[1][::2])
+
+
+def test_a_job_lists_its_objects_through_the_storage_api(jobs: Jobs, poems: str) -> None:
+    base = jobs.create({"type": "reduce", "exec": f"mfind -t o {poems} | xargs -d '\\n' mcat"}, {"exec": "cat"})
+    assert jobs.done(base)["stats"]["outputs"] == len(POEMS)
