@@ -1,4 +1,4 @@
-"""What jobs come to while agents, a supervisor and a storage host are lost: what they come to without, and every lost attempt is counted."""
+"""What jobs come to while agents, a supervisor and a storage host are lost: the same as without, with every lost attempt counted."""
 
 from __future__ import annotations
 
