@@ -172,7 +172,10 @@ class RotDisk(Fault, frozen=True, tag="rot-disk"):
 
     def inject(self, region: Region) -> None:
         what = f"spoil {self.disk} of {self.host}, which has none of the drill's {len(self.objects)} objects"
-        wait_until(lambda: self._spoil(region) > 0, ON_DISK_S, what, every_s=LOOK_AGAIN_S)
+        try:
+            wait_until(lambda: self._spoil(region) > 0, ON_DISK_S, what, every_s=LOOK_AGAIN_S)
+        except LabError as error:
+            raise OperatorError(str(error)) from error
         remote_of(region, self.host).run(["zpool", "scrub", POOL], timeout_s=SSH_S, check=False)  # or one runs already
 
     def heal(self, region: Region) -> None:

@@ -477,9 +477,13 @@ def test_a_disk_is_spoiled_where_it_has_what_is_the_drills_and_then_all_of_it_is
     assert all(known_body(path).startswith(sector.rstrip(b"\0")) for path, sector in zip(OBJECTS, told, strict=True))
 
 
-def test_a_disk_that_holds_nothing_of_the_drill_is_an_error(edge: Edge, region: Region) -> None:
+def test_a_disk_that_holds_nothing_of_the_drill_is_an_error(
+    edge: Edge, region: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_faults, "ON_DISK_S", 0.0)
+    monkeypatch.setattr(storage_faults, "LOOK_AGAIN_S", 0.0)
     edge.sectors["spoil"] = 0
-    with pytest.raises(OperatorError, match=f"spoil d01 of {STORAGE}: it has none of the drill's 2 objects"):
+    with pytest.raises(OperatorError, match=f"spoil d01 of {STORAGE}, which has none of the drill's 2 objects"):
         RotDisk(STORAGE, "d01", OBJECTS).inject(region)
 
 

@@ -140,7 +140,8 @@ async def _live(context: Context, jobs: JobsOfRegion, job: uuid.UUID, asked: tup
             await _names(context, await jobs.door.newest(job, len(row.sizes) - 1, LIVE_MAX), row.sizes[-1])
         case "GET", "fail":
             errors = await jobs.door.newest_errors(job, LIVE_MAX)
-            await _names(context, filter(None, map(first_input, errors)), row.errors)
+            names = [name for error in errors if (name := first_input(error))]
+            await _names(context, names, row.errors - (len(errors) - len(names)))  # a reducer's error has none
         case "GET", "err":
             errors = await jobs.door.newest_errors(job, LIVE_MAX)
             headers = [("Content-Type", ERROR_TYPE), ("Result-Set-Size", str(row.errors))]
