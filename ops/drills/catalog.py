@@ -9,6 +9,7 @@ from ops.drills import (
     deregister,
     disk_loss,
     full,
+    job_loss,
     loadbalancer_loss,
     partition,
     pool_loss,
@@ -25,7 +26,7 @@ from ops.errors import BadInput
 
 _MODULES = (
     az_loss, partition, pool_loss, disk_loss, server_loss, shard_matrix, shard_peers, stale_read, storage_crash, zookeeper_loss,
-    authcache_loss, loadbalancer_loss, degrade, rot, full, deregister,
+    authcache_loss, loadbalancer_loss, degrade, rot, full, deregister, job_loss,
 )  # fmt: skip
 DRILLS: dict[str, Drill] = {module.DRILL.name: module.DRILL for module in _MODULES}
 

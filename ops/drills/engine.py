@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from mobula.client.errors import MobulaError
 from mobula.lab.network import LabError
 from ops import provision
 from ops.accounts import Administration
@@ -25,6 +26,7 @@ from ops.drills.clients import Clients, Objects
 from ops.drills.fault import Fault
 from ops.drills.findings import Finding, Verdict
 from ops.drills.history import Operation, decode
+from ops.drills.job_run import JobRun
 from ops.drills.looks import look
 from ops.drills.model import Act, Drill, Scene
 from ops.drills.scene import gather, scene_of
@@ -154,13 +156,18 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
         record = Recorded(drill, variant, scene, drill.act(scene, variant), seed, time.time(), time.monotonic())
         with contextlib.ExitStack() as stack:
             stack.callback(_remove, objects, region, record)
-            objects.make(region)
+            with _as_operators_error("make the objects of a drill"):
+                objects.make(region)
             record.watch = Watch(region)
             record.watch.start()
             stack.callback(record.watch.end)
             clients = Clients(region, objects, folder, seed)
             stack.callback(clients.end)
             clients.start()
+            job = JobRun(region, objects.root) if drill.jobs else None
+            if job is not None:
+                with _as_operators_error("begin the job of a drill"):
+                    job.start()
             _harm(region, record, progress)
             for host in repairs:
                 _repair(region, host, record, progress)
@@ -168,12 +175,23 @@ def run(region: Region, drill: Drill, variant: str, *, folder: Path, seed: int, 
                 _settle(region, record, progress)
             with progress.step("wait for the clients' last answers, read everything once"):
                 files = clients.finish()
-            record.looked = _look(region, folder.name, record.wall_s, record.act.faults, progress)
+            if job is not None:
+                _conclude(job, record, progress)
+            record.looked += _look(region, folder.name, record.wall_s, record.act.faults, progress)
             record.ended_s = time.monotonic()
             for path in files:
                 with path.open("rb") as lines:
                     record.history += decode(lines)
         return record
+
+
+@contextlib.contextmanager
+def _as_operators_error(what: str) -> Iterator[None]:
+    """Raises OperatorError for what the service refuses or can't do now."""
+    try:
+        yield
+    except MobulaError as error:
+        raise OperatorError(f"{what}: {error}") from error
 
 
 def _harm(region: Region, record: Recorded, progress: Progress) -> None:
@@ -201,6 +219,13 @@ def _harm(region: Region, record: Recorded, progress: Progress) -> None:
         for fault in record.act.faults:
             record.proof += _proof(fault, region)
             record.troubles += _unaided(fault, region, progress)
+
+
+def _conclude(job: JobRun, record: Recorded, progress: Progress) -> None:
+    with progress.step("wait for the end of the job"):
+        found, proof = job.conclude(record.wall_s + record.injected_s - record.began_s)
+    record.looked += found
+    record.proof += proof
 
 
 def _proof(fault: Fault, region: Region) -> list[tuple[str, bool]]:

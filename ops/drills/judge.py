@@ -74,6 +74,7 @@ def judge(record: Recorded) -> Judged:
         "O4": lambda: [f for f in record.looked if f.check == "O4"],
         "O5": lambda: error_budget(history, record.began_s, excused=[Span(fault.began_s, record.healed_s + HEALED_S)]),
         "O6": lambda: [*_outages(record, during), *_after(after), *_not_settled(record)],
+        **({"O7": lambda: [f for f in record.looked if f.check == "O7"]} if record.drill.jobs else {}),
         "O9": lambda: _listing(record.history, finals),
         "O10": lambda: [f for f in record.looked if f.check == "O10"],
         "wait": lambda: waits(history, cut=[*([away] if cut_off else []), *_unanswerable(record)]),

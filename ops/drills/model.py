@@ -127,6 +127,8 @@ class Drill:
     """storage hosts whose pools are lost, and have to be declared so after healing"""
     cold: bool = False
     """it needs objects that nobody reads before the end; one that repairs has them anyway"""
+    jobs: bool = False
+    """a job runs meanwhile (O7)"""
 
     def variant(self, wanted: str | None) -> str:
         """The variant of that name.

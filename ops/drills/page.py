@@ -25,6 +25,7 @@ CHECKS = {
     "O4": "every copy is where it should be",
     "O5": "errors stay within the budget",
     "O6": "service is back in time",
+    "O7": "the job came to what it comes to without the fault",
     "O9": "listings agree with what GET finds",
     "O10": "no crash, no unit given up, faults reverted",
     "wait": "nobody waits too long or is sent away without a word",

@@ -270,6 +270,14 @@ def test_what_was_found_on_the_machines_counts(oracle: str) -> None:
         assert judge(recorded).verdict is verdict
 
 
+def test_a_job_that_came_to_something_else_counts_where_there_was_one() -> None:
+    recorded = record()
+    recorded.looked = [Finding("O7", Verdict.FAIL, "the job had 1 errors")]
+    assert judge(recorded).verdict is Verdict.PASS
+    recorded.drill = replace(recorded.drill, jobs=True)
+    assert judge(recorded).verdict is Verdict.FAIL
+
+
 def test_away_for_longer_than_was_said_fails() -> None:
     made = history(edit=no_answers(INJECTED_S, INJECTED_S + BACK_S + 1))
     judged = judge(record(made))
