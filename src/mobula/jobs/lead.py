@@ -56,6 +56,7 @@ from mobula.metadata.model import MetadataError, NotFound
 log = structlog.get_logger()
 
 SWEEP_S = 2.0
+BEGIN_AGAIN_S = 0.5
 IDLE_S = 3600.0
 """a job to which nobody adds inputs for so long gets no more"""
 IDLE_LOOK_S = 30.0
@@ -154,7 +155,7 @@ class Lead:
 
     async def work(self) -> None:
         """Until cancelled. Raises Deposed: another supervisor leads."""
-        self._epoch = await self._jobs.lead()
+        self._epoch = await self._begin()
         self._begun.set()
         self._since_s = self._clock.monotonic_s()
         clearing = asyncio.create_task(self._clearing.work(self._epoch))
@@ -163,6 +164,15 @@ class Lead:
         finally:
             clearing.cancel()
             await asyncio.wait({clearing})
+
+    async def _begin(self) -> int:
+        """The epoch of this term; a shard without a leader is waited for."""
+        while True:
+            try:
+                return await self._jobs.lead()
+            except MetadataError as error:
+                log.info("a term can't begin yet", why=str(error))
+                await asyncio.sleep(BEGIN_AGAIN_S)
 
     async def _lead(self) -> None:
         swept_s = float("-inf")
