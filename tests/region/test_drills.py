@@ -27,7 +27,7 @@ Mobula = Callable[..., Output]
 )
 def test_a_drill_passes(name: str, variant: str, mobula: Mobula, region: Region) -> None:
     said = mobula("drill", "run", name, "--variant", variant, "--json", timeout_s=RUN_S)
-    assert said.returncode == 0, f"{said.stdout[-4000:]}\n{said.stderr[-2000:]}"
+    assert said.returncode == 0, f"{said.stdout[:4000]}\n{said.stderr[-2000:]}"
     assert json.loads(said.stdout)["status"] == "completed"
     reports = sorted((region.state_dir / "drill").glob(f"*-{name}-{variant}"))
     assert {p.name for p in Path(reports[-1]).iterdir()} >= {"journal.json", "junit.xml", "report.html", "run.json"}
