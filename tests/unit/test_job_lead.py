@@ -14,10 +14,11 @@ import pytest
 
 from mobula.core.clock import ManualClock
 from mobula.core.job import parse
+from mobula.jobs import lead
 from mobula.jobs.lead import AGAIN_S, IDLE_LOOK_S, SILENCE_S, SWEEP_S, Agent, Lead, Located, Order
 from mobula.metadata.job_memory import MemoryJobs
 from mobula.metadata.jobs import Attempt, Cleared, Deposed, Item, Job, JobError, Made, Owner, Result, State, Version
-from mobula.metadata.model import Unavailable
+from mobula.metadata.model import OutcomeUnknown, Unavailable
 
 OWNER = Owner(uuid.UUID(int=2), "dap")
 MAP, REDUCE = {"exec": "wc"}, {"exec": "sort", "type": "reduce", "count": 2}
@@ -411,3 +412,22 @@ async def test_a_long_job_keeps_a_window_of_tasks_in_memory() -> None:
         row = await world.until(job, tasks=2000)
         assert row.open == (2000,)
         assert world.lead.says.startswith("1 jobs, 2000 open tasks")
+
+
+async def test_a_term_begins_once_the_shard_has_a_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lead, "BEGIN_AGAIN_S", 0.0)
+    world = World()
+    begin, away = world.jobs.lead, [Unavailable("no leader"), OutcomeUnknown("it has gone")]
+
+    async def unsteady() -> int:
+        if away:
+            raise away.pop()
+        return await begin()
+
+    monkeypatch.setattr(world.jobs, "lead", unsteady)
+    task = asyncio.create_task(world.lead.work())
+    async with asyncio.timeout(5):
+        assert await world.lead.led() > 0
+    task.cancel()
+    await asyncio.wait({task})
+    assert away == []
