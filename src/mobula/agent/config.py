@@ -8,6 +8,7 @@ import msgspec
 
 from mobula.core.capability import parse_key
 from mobula.core.tokens import TokenKey
+from mobula.wire.token_key import read_token_key
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,4 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def tokens(self) -> TokenKey:
         """What seals tokens. Raises OSError, ValueError."""
-        if self.token_key is None:
-            return TokenKey.derived(self.signing_key())
-        return TokenKey.parse(Path(self.token_key).read_text(encoding="ascii"))
+        return read_token_key(self.token_key, self.signing_key())

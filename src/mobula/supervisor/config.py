@@ -10,6 +10,7 @@ from mobula.core.capability import parse_key
 from mobula.core.tokens import TokenKey
 from mobula.metadata.config import Postgres
 from mobula.wire.tls import Tls
+from mobula.wire.token_key import read_token_key
 
 
 class SupervisorConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,4 @@ class SupervisorConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def tokens(self) -> TokenKey:
         """What seals tokens. Raises OSError, ValueError."""
-        if self.token_key is None:
-            return TokenKey.derived(self.keys()[0])
-        return TokenKey.parse(Path(self.token_key).read_text(encoding="ascii"))
+        return read_token_key(self.token_key, self.keys()[0])
