@@ -8,23 +8,19 @@ You will see: `mobula status` names the disks within 10 s; nothing on the client
 
 from __future__ import annotations
 
-from ops.drills.model import Act, Drill, Scene, expect
+from ops.drills.model import SPARES, Act, Drill, Scene, expect
 from ops.drills.storage_faults import FailDisks, SparesIn
-
-VDEVS, SPARES = 3, 2
 
 
 def act(scene: Scene, variant: str) -> Act:
     """The first storage host's."""
-    host = scene.hosts[scene.pool("storage")[0]]
-    names = [f"d{number:02}" for number in range(1, host.disks + 1)]
-    width = (len(names) - SPARES) // VDEVS
-    vdevs = [names[n * width : (n + 1) * width] for n in range(VDEVS)]
-    first = FailDisks(host.name, tuple(vdevs[0][:2]))
+    host = scene.pool("storage")[0]
+    vdevs = scene.vdevs(host)
+    first = FailDisks(host, tuple(vdevs[0][:2]))
     if variant == "two":
-        return Act((first, SparesIn(host.name, SPARES)), expect(scene))
-    more = FailDisks(host.name, tuple(disk for vdev in vdevs for disk in vdev[-2:]))
-    return Act((first, SparesIn(host.name, SPARES), more), expect(scene))
+        return Act((first, SparesIn(host, SPARES)), expect(scene))
+    more = FailDisks(host, tuple(disk for vdev in vdevs for disk in vdev[-2:]))
+    return Act((first, SparesIn(host, SPARES), more), expect(scene))
 
 
 DRILL = Drill("disk-loss", __doc__ or "", ("CL-60", "CL-61", "CL-62", "CL-63", "CL-64"), ("eight", "two"), act)

@@ -32,6 +32,10 @@ class Shard:
         return (self.primary, self.sync, self.asynchronous)
 
 
+VDEVS, SPARES = 3, 2
+"""of a storage host's pool"""
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """A region as a drill finds it."""
@@ -55,6 +59,12 @@ class Scene:
     def pool(self, pool: str, az: str | None = None) -> tuple[str, ...]:
         """The hosts of a pool, or those of them in one AZ."""
         return tuple(sorted(n for n, h in self.hosts.items() if h.pool == pool and az in (None, h.az)))
+
+    def vdevs(self, host: str) -> list[list[str]]:
+        """The disks of a storage host's pool, by vdev; its last ones are spares."""
+        names = [f"d{number:02}" for number in range(1, self.hosts[host].disks + 1)]
+        width = (len(names) - SPARES) // VDEVS
+        return [names[n * width : (n + 1) * width] for n in range(VDEVS)]
 
     def zone(self, az: str) -> int:
         """An AZ's number, `PUB` for the internet."""

@@ -3,8 +3,8 @@
 When: after any change to the object server, to verification or mending, or to ZFS.
 Proves: no client ever reads a wrong byte. `file`: bytes change in files, above ZFS: what clients read is put aside, another copy answers,
 and brings it back within two minutes by itself; what nobody reads is found as files are verified, or by `mobula audit --read`, and brought
-back when that is asked for, as healing does. `disk`: bytes change on a disk, below ZFS, which finds them when it reads the pool, and mends
-them from parity. Only copies of the drill's own objects are spoiled, found by what is in them.
+back when that is asked for, as healing does. `disk`: bytes change on a disk of each vdev, below ZFS, which finds them as it reads all,
+and mends them from parity. Only copies of the drill's own objects are spoiled, found by what is in them.
 You will see: nothing on the clients' side. `file`: copies that are put aside and come back. `disk`: the pool agent names a disk with
 checksum errors.
 """
@@ -15,14 +15,13 @@ from ops.drills.fault import Fault
 from ops.drills.model import Act, Drill, Scene, expect
 from ops.drills.storage_faults import RotDisk, RotFiles
 
-DISK = "d01"
-
 
 def act(scene: Scene, variant: str) -> Act:
     """On the first storage host."""
     host = scene.pool("storage")[0]
+    one_each = tuple(vdev[0] for vdev in scene.vdevs(host))
     faults: dict[str, Fault] = {
-        "file": RotFiles(host, scene.known, scene.cold), "disk": RotDisk(host, DISK, (*scene.known, *scene.cold)),
+        "file": RotFiles(host, scene.known, scene.cold), "disk": RotDisk(host, one_each, (*scene.known, *scene.cold)),
     }  # fmt: skip
     return Act((faults[variant],), expect(scene, hit=[]))
 

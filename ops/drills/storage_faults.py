@@ -157,21 +157,23 @@ class RotFiles(Fault, frozen=True, tag="rot-files"):
 
 
 class RotDisk(Fault, frozen=True, tag="rot-disk"):
-    """Wrong bytes on one disk of a storage host, below ZFS (F11): in sectors that hold the drill's own objects, and in no others.
+    """Wrong bytes on some disks of a storage host, below ZFS (F11): in sectors that hold the drill's own objects, and in no others.
+
+    One disk of each vdev: ZFS writes some MiB to one before it goes on with the next, so all of the drill's objects may be in one.
 
     Then ZFS reads the whole pool, as its agent has it do every week, and mends from parity what it finds. Healed: that is over, and what
     ZFS has counted is cleared, as an operator does who has read it.
     """
 
     host: str
-    disk: str
+    disks: tuple[str, ...]
     objects: tuple[str, ...]
 
     def text(self) -> str:
-        return f"wrong bytes on {self.disk} of {self.host} where it has some of {len(self.objects)} objects"
+        return f"wrong bytes on {self._named} of {self.host} where some of {len(self.objects)} objects lie"
 
     def inject(self, region: Region) -> None:
-        what = f"spoil {self.disk} of {self.host}, which has none of the drill's {len(self.objects)} objects"
+        what = f"spoil {self._named} of {self.host}, where none of the drill's {len(self.objects)} objects lies"
         try:
             wait_until(lambda: self._spoil(region) > 0, ON_DISK_S, what, every_s=LOOK_AGAIN_S)
         except LabError as error:
@@ -185,28 +187,35 @@ class RotDisk(Fault, frozen=True, tag="rot-disk"):
         if self._wrong(region):  # killed before the scrub, or another one was running
             remote_of(region, self.host).run(["zpool", "scrub", POOL], timeout_s=SSH_S)
             _wait_for_scan(region, self.host)
-        remote_of(region, self.host).run(["zpool", "clear", POOL, f"{DISKS}/{self.disk}"], timeout_s=SSH_S)
+        for disk in self.disks:
+            remote_of(region, self.host).run(["zpool", "clear", POOL, f"{DISKS}/{disk}"], timeout_s=SSH_S)
 
     def bit(self, region: Region) -> list[tuple[str, bool]]:
         wrong = self._wrong(region)
         leaves = [leaf for vdev in _pool(region, self.host).vdevs for leaf in vdev.leaves()]
-        found = sum(leaf.checksum_errors for leaf in leaves if leaf.path(DISKS) == f"{DISKS}/{self.disk}")
-        said = f"ZFS found wrong bytes {found} times on {self.disk}, {wrong} sectors have them still"
+        spoiled = {f"{DISKS}/{disk}" for disk in self.disks}
+        found = sum(leaf.checksum_errors for leaf in leaves if leaf.path(DISKS) in spoiled)
+        said = f"ZFS found wrong bytes {found} times on {self._named}, {wrong} sectors have them still"
         return [(said, found + wrong > 0)]
 
     def left(self, region: Region) -> list[str]:
         wrong = self._wrong(region)
-        return [f"{wrong} sectors of {self.disk} of {self.host} are wrong after ZFS has read all"] if wrong else []
+        return [f"{wrong} sectors of {self._named} of {self.host} are wrong after ZFS has read all"] if wrong else []
 
     def _spoil(self, region: Region) -> int:
         # What was acknowledged lately may be in a log only, the object server's or ZFS', for half a minute. Who changes a property, if only
         # to what it is, has ZFS write what it has by then.
         remote_of(region, self.host).run(["zfs", "inherit", "mobula:drill", DATASET], timeout_s=SSH_S)
-        return faults.spoil_sectors(region.state_dir, self.host, self.disk, self._sectors())
+        sectors = self._sectors()
+        return sum(faults.spoil_sectors(region.state_dir, self.host, disk, sectors) for disk in self.disks)
 
     def _wrong(self, region: Region) -> int:
         spoiled = [faults.inverted(sector) for sector in self._sectors()]
-        return faults.count_sectors(region.state_dir, self.host, self.disk, spoiled)
+        return sum(faults.count_sectors(region.state_dir, self.host, disk, spoiled) for disk in self.disks)
+
+    @property
+    def _named(self) -> str:
+        return ", ".join(self.disks)
 
     def _sectors(self) -> list[bytes]:
         """The first sector of each object: only a file begins with one, and what ZFS' log or another file has of it lies elsewhere."""

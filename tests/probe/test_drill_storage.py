@@ -98,7 +98,7 @@ def sums(zfs: PrivateZfs) -> str:
 def test_zfs_mends_a_disk_that_is_wrong_where_the_drills_objects_are(zfs: PrivateZfs, region: Region) -> None:
     zfs.write("others", OTHERS_BYTES)
     before = sums(zfs)
-    fault = RotDisk(HOST, "d02", OBJECTS)
+    fault = RotDisk(HOST, ("d02",), OBJECTS)
     fault.inject(region)
     ((said, so),) = fault.bit(region)
     assert so, said
@@ -111,7 +111,7 @@ def test_zfs_mends_a_disk_that_is_wrong_where_the_drills_objects_are(zfs: Privat
 
 
 def test_what_zfs_found_is_counted_on_that_disk_and_on_no_other(zfs: PrivateZfs, region: Region) -> None:
-    fault = RotDisk(HOST, "d02", OBJECTS)
+    fault = RotDisk(HOST, ("d02",), OBJECTS)
     fault.inject(region)
     storage_faults._wait_for_scan(region, fault.host)
     errors = {Path(leaf.name).name: leaf.checksum_errors for vdev in zfs.pool().vdevs for leaf in vdev.leaves()}
@@ -120,7 +120,7 @@ def test_what_zfs_found_is_counted_on_that_disk_and_on_no_other(zfs: PrivateZfs,
 
 
 def test_a_disk_that_nobody_has_spoiled_is_healed_at_once(zfs: PrivateZfs, region: Region) -> None:
-    RotDisk(HOST, "d02", OBJECTS).heal(region)
+    RotDisk(HOST, ("d02",), OBJECTS).heal(region)
     assert "scrub completed" not in zfs.run("zpool", "status", POOL)
 
 

@@ -77,9 +77,17 @@ def test_every_fault_is_of_something_that_is_there(name: str, variant: str, prof
 def test_no_disk_fails_twice_and_none_that_is_not_there(name: str, variant: str, profile: str) -> None:
     for found, act in acted(name, variant, profile):
         failing = [(f.host, disk) for f in act.faults if isinstance(f, FailDisks) for disk in f.disks]
-        failing += [(f.host, f.disk) for f in act.faults if isinstance(f, RotDisk)]
+        failing += [(f.host, disk) for f in act.faults if isinstance(f, RotDisk) for disk in f.disks]
         assert len(set(failing)) == len(failing)
         assert all(1 <= int(disk.removeprefix("d")) <= found.hosts[host].disks for host, disk in failing)
+
+
+@every_profile
+def test_rot_is_on_a_disk_of_each_vdev_as_all_objects_may_lie_in_one(profile: str) -> None:
+    for found, act in acted("rot", "disk", profile):
+        (fault,) = act.faults
+        assert isinstance(fault, RotDisk)
+        assert [sum(disk in vdev for disk in fault.disks) for vdev in found.vdevs(fault.host)] == [1, 1, 1]
 
 
 @every_profile

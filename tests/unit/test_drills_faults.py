@@ -138,7 +138,7 @@ def region(tmp_path: Path) -> Region:
             "on each of 2 ways between AZs 2 % of the packets are lost, 10,000 kbit/s are carried",
         ),
         (RotFiles(STORAGE, OBJECTS), f"wrong bytes in the files that {STORAGE} has of 2 objects"),
-        (RotDisk(STORAGE, "d01", OBJECTS), f"wrong bytes on d01 of {STORAGE} where it has some of 2 objects"),
+        (RotDisk(STORAGE, ("d01",), OBJECTS), f"wrong bytes on d01 of {STORAGE} where some of 2 objects lie"),
         (Full((STORAGE,)), f"full: {STORAGE}"),
         (Kill((A,), "webapi"), f"killed: webapi on {A}"),
         (Kill((META,), "patroni", process="postgres"), f"killed: postgres on {META}"),
@@ -469,7 +469,7 @@ def test_a_disk_is_spoiled_where_it_has_what_is_the_drills_and_then_all_of_it_is
         return 1
 
     monkeypatch.setattr(lab, "spoil_sectors", spoil)
-    RotDisk(STORAGE, "d01", OBJECTS).inject(region)
+    RotDisk(STORAGE, ("d01",), OBJECTS).inject(region)
     assert edge.did == [
         (STORAGE, "zfs", "inherit", "mobula:drill", "tank/objects"), ("spoil",), (STORAGE, "zpool", "scrub", "tank"),
     ]  # fmt: skip
@@ -483,8 +483,8 @@ def test_a_disk_that_holds_nothing_of_the_drill_is_an_error(
     monkeypatch.setattr(storage_faults, "ON_DISK_S", 0.0)
     monkeypatch.setattr(storage_faults, "LOOK_AGAIN_S", 0.0)
     edge.sectors["spoil"] = 0
-    with pytest.raises(OperatorError, match=f"spoil d01 of {STORAGE}, which has none of the drill's 2 objects"):
-        RotDisk(STORAGE, "d01", OBJECTS).inject(region)
+    with pytest.raises(OperatorError, match=f"spoil d01 of {STORAGE}, where none of the drill's 2 objects lies"):
+        RotDisk(STORAGE, ("d01",), OBJECTS).inject(region)
 
 
 @pytest.mark.parametrize("wrong", [0, 3])
@@ -494,11 +494,11 @@ def test_a_spoiled_disk_is_healed_when_the_pool_was_read_and_its_errors_are_clea
     status = [POOL_STATUS.format(scrub=scrub, errors=3) for scrub in (SCRUBS, SCRUBBED, SCRUBS, SCRUBBED)]
     edge.in_turn = {"zpool status": status if wrong else status[:2]}
     edge.sectors["count"] = wrong
-    RotDisk(STORAGE, "d01", OBJECTS).heal(region)
+    RotDisk(STORAGE, ("d01",), OBJECTS).heal(region)
     acts = [step[2:] for step in edge.did if step[1] == "zpool" and step[2] != "status"]
     assert acts == [("scrub", "tank")] * bool(wrong) + [("clear", "tank", "/disks/d01")]
     assert len([step for step in edge.did if step[2:] == ("status", "tank")]) == (4 if wrong else 2)
-    left = RotDisk(STORAGE, "d01", OBJECTS).left(region)
+    left = RotDisk(STORAGE, ("d01",), OBJECTS).left(region)
     assert left == ([f"3 sectors of d01 of {STORAGE} are wrong after ZFS has read all"] if wrong else [])
 
 
@@ -509,12 +509,12 @@ def test_a_spoiled_disk_is_shown_by_what_zfs_found_on_it_and_what_it_has_not_men
     edge.answers = {"zpool status": POOL_STATUS.format(scrub=SCRUBBED, errors=errors)}
     edge.sectors["count"] = wrong
     said = f"ZFS found wrong bytes {errors} times on d01, {wrong} sectors have them still"
-    assert RotDisk(STORAGE, "d01", OBJECTS).bit(region) == [(said, shown)]
+    assert RotDisk(STORAGE, ("d01",), OBJECTS).bit(region) == [(said, shown)]
 
 
 def test_a_pool_that_says_nothing_is_a_sentence(edge: Edge, region: Region) -> None:
     with pytest.raises(OperatorError, match=f"look at the pool of {STORAGE}: read zpool status: "):
-        RotDisk(STORAGE, "d01", OBJECTS).bit(region)
+        RotDisk(STORAGE, ("d01",), OBJECTS).bit(region)
 
 
 def test_a_full_pool_is_shown_by_what_the_object_server_sees_and_has_to_be_chosen_again(
@@ -578,7 +578,7 @@ GONE = "lab-z-api-01"
         ),
         (FailDisks(GONE, ("d01",)), []),
         (RotFiles(GONE, OBJECTS), []),
-        (RotDisk(GONE, "d01", OBJECTS), []),
+        (RotDisk(GONE, ("d01",), OBJECTS), []),
         (Full((GONE,)), []),
         (Power((GONE,)), []),
     ],

@@ -20,7 +20,7 @@ from ops.remote import RemoteError, Result
 from tests.drills import region_in
 
 STORAGE = "lab-a-storage-01"
-FAULTS = (Power(("lab-a-api-01",)), RotFiles(STORAGE, ()), RotDisk(STORAGE, "d01", ()), Full((STORAGE,)))
+FAULTS = (Power(("lab-a-api-01",)), RotFiles(STORAGE, ()), RotDisk(STORAGE, ("d01",), ()), Full((STORAGE,)))
 QUIET = Progress(quiet=True)
 HOST = cast(Host, type("H", (), {"name": "lab-a-api-01", "address": "10.77.1.21"}))
 
