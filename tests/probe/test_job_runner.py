@@ -17,12 +17,13 @@ import pytest_asyncio
 from mobula.agent import boxes
 from mobula.agent.boxes import PARENT, Boxes, Image
 from mobula.core.clock import SystemClock
-from mobula.core.job import Phase, parse
+from mobula.core.job import parse
 from mobula.core.paths import parse as parse_path
 from mobula.jobs.lead import Agent, Lead, Located, Order
 from mobula.jobs.runner import Lost, NoAsset, Runner
 from mobula.metadata.job_memory import MemoryJobs
 from mobula.metadata.jobs import Cleared, Item, Job, JobError, Owner, State, Version
+from mobula.sandbox import cgroups
 from mobula.sandbox.sandbox import Sandbox
 from mobula.wire.http_client import HttpClient
 from mobula.wire.http_exchange import Request, Response
@@ -113,9 +114,9 @@ class Makes(Boxes):
         )  # fmt: skip
         self.sweep()
 
-    async def make(self, phase: Phase) -> Sandbox:
+    async def make(self, order: Order) -> Sandbox:
         self.made += 1
-        return await super().make(phase)
+        return await super().make(order)
 
 
 class World:
@@ -413,8 +414,10 @@ async def test_an_image_that_no_host_has_is_an_error_of_each_task(world: World) 
 
 async def test_what_a_start_that_died_has_left_is_removed(world: World, volumes: Path) -> None:
     (volumes / "left" / "upper").mkdir(parents=True)
-    for kind in ("memory", "pids"):
-        (Path("/sys/fs/cgroup") / kind / PARENT / "left").mkdir(parents=True)
+    kinds = [Path("/sys/fs/cgroup") / kind / PARENT for kind in cgroups.KINDS]
+    for kind in kinds:
+        (kind / "of-a-job" / "left").mkdir(parents=True)
     world.makes.sweep()
+    assert [path for kind in kinds for path in kind.iterdir() if path.is_dir()] == []
     assert list(volumes.iterdir()) == []
     assert await world.job({"exec": "true", "type": "reduce"})

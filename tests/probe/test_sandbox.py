@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from mobula.sandbox import cgroups
 from mobula.sandbox.cgroups import Group, Limits
 from mobula.sandbox.sandbox import Sandbox, SandboxError, Slot, TaskNotStarted
 from tests.probe import machine, sandboxes
@@ -196,6 +197,34 @@ async def test_a_fork_bomb_stays_within_its_sandbox(box: Sandbox) -> None:
     assert 0 < int(said.out) < SMALL.processes
     assert box.processes == 1
     assert (await sh(box, "echo lives")).out == "lives\n"
+
+
+SPIN = "for i in $(seq {count}); do timeout 2 bash -c 'while :; do :; done' & done; wait; true"
+
+
+async def test_jobs_have_equal_shares_of_the_processors(at: Path) -> None:
+    async with running(at, share="many") as many, running(at, share="many") as more, running(at, share="few") as few:
+        spins = (sh(many, SPIN.format(count=8)), sh(more, SPIN.format(count=8)), sh(few, SPIN.format(count=2)))
+        *of_many, of_few = [said.ended.user_us for said in await asyncio.gather(*spins)]
+    assert of_few / (sum(of_many) + of_few) > 0.35, (of_many, of_few)  # by processes it would be 0.11
+
+
+async def test_tasks_leave_the_processors_to_the_host(at: Path) -> None:
+    async with running(at) as box:
+        task = asyncio.create_task(sh(box, SPIN.format(count=8)))
+        argv, before = ["timeout", "1.5", "bash", "-c", "while :; do :; done"], os.times()
+        for one in [await asyncio.create_subprocess_exec(*argv) for _ in range(os.cpu_count() or 1)]:
+            await one.wait()
+        host_s = os.times().children_user - before.children_user
+        assert host_s > 0.6 * 1.5 * (os.cpu_count() or 1), host_s
+        await task
+
+
+async def test_when_the_host_has_no_memory_a_task_ends_first(box: Sandbox) -> None:
+    said = await sh(
+        box, "cat /proc/self/oom_score_adj; (echo 0 > /proc/self/oom_score_adj) 2>/dev/null || echo refused"
+    )
+    assert said.out == "1000\nrefused\n"
 
 
 async def test_tasks_of_a_sandbox_see_each_others_files_and_nothing_else_of_each_other(box: Sandbox) -> None:
@@ -386,6 +415,7 @@ async def test_what_can_not_be_begun_is_told_and_the_sandbox_lives(box: Sandbox,
 
 async def test_a_sandbox_that_can_not_be_made_says_why(at: Path) -> None:
     slot = Slot(70, machine.root())
+    cgroups.prepare(PARENT)
     try:
         box = Sandbox(slot, at / "s", Group(PARENT, "wrong"), at / "a")
         box.prepare()
@@ -428,9 +458,10 @@ async def test_nothing_is_left(at: Path, given: Path) -> None:
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from mobula.sandbox.cgroups import Group, Limits
+from mobula.sandbox.cgroups import Group, Limits, prepare
 from mobula.sandbox.sandbox import Command, Sandbox, Slot
 async def main(image, program, at, parent):
+    prepare(parent)
     box = Sandbox(Slot(71, Path(image)), Path(at) / "s", Group(parent, "agent"), Path(at) / "a")
     box.prepare()
     await box.start(Path(program), Limits(64 << 20, 64))
@@ -453,7 +484,7 @@ def test_a_sandbox_whose_agent_is_killed_ends(at: Path) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as agent:
         assert agent.stdout is not None
         pid = int(agent.stdout.readline())
-        group = Group(PARENT, "agent")
+        group = Group(PARENT, "agent")  # by now the parent is there
         machine.until("the task runs", lambda: group.processes() >= 4)
         agent.kill()
     machine.until("the sandbox is gone", lambda: not Path(f"/proc/{pid}").exists())

@@ -108,5 +108,6 @@ class Agent:
             "tasks": self._work.held,
             "sandboxes": self._boxes.count,
             "images": self._boxes.images,
+            "no_cpu_shares": self._boxes.no_shares,
             "supervisors": self._supervisors.count,
         }

@@ -70,6 +70,8 @@ class Boxes:
         self._slots: dict[Sandbox, tuple[str, Slot]] = {}
         self._servers: dict[Sandbox, HttpServer] = {}
         self._made = 0
+        self.no_shares = ""
+        """why jobs don't have equal shares of the processors; "": they do"""
 
     @property
     def count(self) -> int:
@@ -88,13 +90,17 @@ class Boxes:
             if time.monotonic() > end_s:
                 raise SandboxError(f"remove sandboxes of an earlier start: something in {PARENT} does not end")
             time.sleep(REMOVE_AGAIN_S)
+        self.no_shares = cgroups.prepare(PARENT)
+        if self.no_shares:
+            log.warning("jobs have no shares of the processors", why=self.no_shares)
         self._volumes.count()
         for name in self._volumes.names():
             self._volumes.remove(name)
         shutil.rmtree(self._run, ignore_errors=True)
         self._run.mkdir(mode=0o700, parents=True)
 
-    async def make(self, phase: Phase) -> Sandbox:
+    async def make(self, order: Order) -> Sandbox:
+        phase = _phase(order)
         version = newest(phase.image_range, tuple(self._images))
         if version is None:
             raise NoImage(f"of {', '.join(self._images)} none is in the range {phase.image_range!r}")
@@ -103,7 +109,7 @@ class Boxes:
         try:
             folder = self._volumes.make(name, min(phase.disk_gb * GIB, self._volumes.size_bytes // SHARES))
             folder.chmod(0o711)
-            sandbox = Sandbox(slot, folder, Group(PARENT, name), self._run / f"{name}.accounting")
+            sandbox = Sandbox(slot, folder, Group(PARENT, name, str(order.job.id)), self._run / f"{name}.accounting")
             sandbox.prepare()
         except OSError as error:
             self._volumes.remove(name)
@@ -125,7 +131,7 @@ class Boxes:
         return slot
 
     async def start(self, sandbox: Sandbox, order: Order) -> Door:
-        phase = order.job.document.phases[order.task.work.phase]
+        phase = _phase(order)
         version, _ = self._slots[sandbox]
         await sandbox.start(self._images[version].program, Limits(phase.memory_mb << 20, self._processes_max))
         door = Door(self._client, self._webapi, lambda: self._token(order.job))
@@ -155,3 +161,7 @@ class Boxes:
                 slot.close()
             slots.clear()
         cgroups.remove_all(PARENT)
+
+
+def _phase(order: Order) -> Phase:
+    return order.job.document.phases[order.task.work.phase]

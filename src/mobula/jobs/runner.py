@@ -86,7 +86,7 @@ class Feeder(Keeper, Protocol):
 class Makes(Protocol):
     """Makes and ends sandboxes."""
 
-    async def make(self, phase: Phase) -> Sandbox:
+    async def make(self, order: Order) -> Sandbox:
         """Prepared, not started. Raises NoImage, SandboxError."""
 
     async def start(self, sandbox: Sandbox, order: Order) -> Emitted:
@@ -200,7 +200,7 @@ class Runner:
     async def _new(self, order: Order) -> Box | Result:
         """A sandbox with its assets, initialised; or why the task fails."""
         phase = _phase(order)
-        sandbox = await self._makes.make(phase)
+        sandbox = await self._makes.make(order)
         try:
             await self._lay_assets(order, phase, sandbox)
             emitted = await self._makes.start(sandbox, order)
