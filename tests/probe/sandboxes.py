@@ -56,7 +56,7 @@ def program() -> Path:
 
 
 @contextmanager
-def volumes(at: Path) -> Iterator[Path]:
+def volumes(at: Path, disk_bytes: int = DISK_BYTES) -> Iterator[Path]:
     """A mounted file system with quotas, made by what a storage host makes it with; gone afterwards."""
     disk, mounted, script = at / "tasks.btrfs", at / "tasks", at / "before-start"
     mounted.mkdir()
@@ -64,7 +64,7 @@ def volumes(at: Path) -> Iterator[Path]:
         loader=jinja2.FileSystemLoader(REPO / "roles" / "compute" / "templates"),
         autoescape=False,  # noqa: S701 (a shell script)
     )
-    values = {"compute_disk": disk, "compute_folder": mounted, "compute_disk_bytes": DISK_BYTES}
+    values = {"compute_disk": disk, "compute_folder": mounted, "compute_disk_bytes": disk_bytes}
     script.write_text(environment.get_template("before-start.j2").render(values))
     try:
         for _ in range(2):  # as often as the agent starts
