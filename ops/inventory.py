@@ -187,6 +187,7 @@ def region_variables(layout: Layout, release: ReleaseNote, state_dir: Path) -> d
         "mobula_secrets": str(state_dir / "secrets"),
         "mobula_release": msgspec.to_builtins(release),
         "mobula_task_image": task_image.digest(),
+        "mobula_task_image_version": task_image.VERSION,
     }
 
 

@@ -23,6 +23,9 @@ from ops.errors import OperatorError
 from ops.imports import Needs, needs
 from ops.region import REPO
 
+VERSION = "1.0.0"
+"""as jobs ask for it (`image`, npm's ranges): a patch has fixes, a minor version more programs, a major one may lack some that were there.
+It is a name, and not among the ingredients"""
 RECIPE = 1
 """counts changes of how the image is made that its ingredients below don't show"""
 WHAT = "the task image"

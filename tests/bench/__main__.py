@@ -20,11 +20,12 @@ from typing import Any
 import click
 import msgspec
 
-from ops import image
+from ops import image, task_image
 from ops.errors import OperatorError
 from ops.progress import Progress
 from ops.region import CACHE, REPO
 from tests.bench import ours, plot, report, seaweedfs, swift
+from tests.bench.greps import Grep
 from tests.bench.inside import Task
 from tests.bench.limits import Limit
 from tests.bench.measure import Row
@@ -102,8 +103,9 @@ def prepare(plan: Plan, folder: Path, progress: Progress) -> Task:
         libraries = ours.ensure_libraries(progress) if "mobula" in plan.systems else Path()
         tree = swift.ensure_tree(progress) if "swift" in plan.systems else Path()
         weed = seaweedfs.ensure_program(progress) if "seaweedfs" in plan.systems else Path()
+        tasks = str(task_image.ensure(CACHE, progress).root.parent) if plan.jobs else ""
     cores = len(os.sched_getaffinity(0))
-    return Task(plan, str(folder), str(libraries), str(tree), str(weed), cores)
+    return Task(plan, str(folder), str(libraries), str(tree), str(weed), cores, tasks)
 
 
 def run(task: Task, found: report.Found, progress: Progress) -> None:
@@ -142,6 +144,8 @@ def take(line: str, found: report.Found, progress: Progress) -> None:
         found.listings.append(msgspec.convert(value, report.Listing))
     elif kind == "limit":
         found.limits.append(msgspec.convert(value, Limit))
+    elif kind == "grep":
+        found.greps.append(msgspec.convert(value, Grep))
     elif kind == "system":
         found.systems.append(value)
     else:
@@ -165,6 +169,7 @@ def write(found: report.Found, out: Path, as_json: bool, machine: dict[str, obje
         "rows": msgspec.to_builtins(found.rows),
         "listings": msgspec.to_builtins(found.listings),
         "limits": msgspec.to_builtins(found.limits),
+        "jobs": msgspec.to_builtins(found.greps),
     }
     out.mkdir(parents=True, exist_ok=True)
     text, picture = report.text(found), plot.svg(found)
@@ -178,6 +183,11 @@ def write(found: report.Found, out: Path, as_json: bool, machine: dict[str, obje
 @click.option("--quick", is_flag=True, help="1 KiB and 1 MiB, 16 connections, once, 2 s each: some minutes.")
 @click.option(
     "--limits", is_flag=True, help="Instead: our own limits, a directory of 980,000 entries and 64 slow uploads: 3 min."
+)
+@click.option(
+    "--jobs",
+    is_flag=True,
+    help="Instead: a map with its outputs stored, against 8 clients that download, grep and upload: 10 min.",
 )
 @click.option("--system", "systems", multiple=True, type=click.Choice(SYSTEMS), help="Only these; may be given again.")
 @click.option("--method", "methods", multiple=True, type=click.Choice(METHODS), help="Only these (PUT always is).")
@@ -198,10 +208,11 @@ def write(found: report.Found, out: Path, as_json: bool, machine: dict[str, obje
 def main(
     quick: bool,
     limits: bool,
+    jobs: bool,
     systems: tuple[str, ...],
+    *,
     connections: tuple[int, ...],
     out: Path,
-    *,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -213,6 +224,8 @@ def main(
     plan = dataclasses.replace(QUICK if quick else Plan(), **{k: v for k, v in given.items() if v not in (None, ())})
     if limits:
         plan = dataclasses.replace(plan, limits=True, systems=("mobula",))
+    elif jobs:
+        plan = dataclasses.replace(plan, jobs=True, systems=("mobula", "swift"))
     elif systems:
         plan = dataclasses.replace(plan, systems=tuple(name for name in SYSTEMS if name in systems))
     if connections:
@@ -241,7 +254,7 @@ def bench(plan: Plan, out: Path, *, as_json: bool) -> int:
     except KeyboardInterrupt:
         progress("interrupted; servers and data are gone")
         code = 130
-    if found.limits or any(row.system != "ceiling" for row in found.rows):
+    if found.limits or found.greps or any(row.system != "ceiling" for row in found.rows):
         write(found, out, as_json, machine)
         progress(f"the report, every row and a picture are in {str(out)!r}")
     return code

@@ -2,8 +2,8 @@
 
     python -m tests.bench.inside         a Task (JSON) on standard input; on standard output a line of JSON for each thing found
 
-Lines: {"say": text}, {"system": {...}}, {"row": {...}}, {"listing": {...}}, {"limit": {...}}; at the end, when it could not go on,
-{"failed": sentence}.
+Lines: {"say": text}, {"system": {...}}, {"row": {...}}, {"listing": {...}}, {"limit": {...}}, {"grep": {...}}; at the end,
+when it could not go on, {"failed": sentence}.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,7 @@ import msgspec
 import structlog
 
 from ops.errors import OperatorError
-from tests.bench import ceiling, limits, ours, seaweedfs, swift
+from tests.bench import ceiling, compute, greps, limits, ours, seaweedfs, swift
 from tests.bench.load import Order
 from tests.bench.measure import idle_cores, listing_s, measure, send
 from tests.bench.plan import KIB, MIB, PUT_BYTES_MAX, Plan, size_name
@@ -48,6 +49,8 @@ class Task(msgspec.Struct, frozen=True):
     swift_tree: str
     weed: str
     cores: int
+    task_image: str = ""
+    """its folder, when jobs are measured"""
 
 
 def tell(kind: str, value: object) -> None:
@@ -129,6 +132,18 @@ def _listings(systems: dict[str, System], plan: Plan) -> None:
             tell("listing", {"system": name, "entries": plan.entries, "repetition": repetition, "seconds": took_s})
 
 
+def _jobs(task: Task) -> None:
+    with ExitStack() as stack:
+        systems = {name: stack.enter_context(_started(name, task)) for name in task.plan.systems}
+        say("starting a supervisor and an agent")
+        stack.enter_context(compute.running(cast(ours.Ours, systems["mobula"]), Path(task.task_image)))
+        for system in systems.values():
+            tell("system", {"name": system.name, "version": system.version, "idle_cores": 0.0})
+        for found in chain(greps.bare(Path(task.folder), task.plan, say), greps.run(systems, task.plan, say)):
+            tell("grep", found)
+        say("stopping everything")
+
+
 def run(task: Task) -> None:
     """Start everything, measure, end. Raises BenchError, ProbeError, OperatorError, OSError."""
     plan, cpu = task.plan, CpuTimes()
@@ -136,6 +151,9 @@ def run(task: Task) -> None:
         with _started("mobula", task) as system:
             for limit in limits.run(cast(ours.Ours, system), say):
                 tell("limit", limit)
+        return
+    if plan.jobs:
+        _jobs(task)
         return
     with ceiling.running(KIB) as nothing:
         for connections in plan.connections:

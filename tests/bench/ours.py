@@ -32,7 +32,7 @@ from mobula.metadata import admin, migrate
 from mobula.metadata.config import Postgres
 from mobula.metadata.model import StorageServer
 from mobula.wire.zookeeper import Client, NodeExists
-from ops import release
+from ops import release, task_image
 from ops.region import CACHE
 from ops.secrets import Authority
 from tests.bench.plan import MIB
@@ -89,15 +89,16 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Ours(System):
-    """What the measurement of our own limits needs besides."""
+    """What the measurements of our own limits and of jobs need besides."""
 
     folder: Path = Path()
     webapis: Sequence[int] = ()
     """process ids, in the order of `ports`"""
+    zookeeper: str = ""
     primary: postgres.Server = None  # type: ignore[assignment]  # (fields with a default come before it)
 
 
-class _Services:
+class Services:
     """Starts processes of the release; each with its config."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
@@ -145,7 +146,7 @@ def running(folder: Path, libraries: Path, cores: int) -> Iterator[Ours]:
     """
     signer = Signer(rsa.generate_private_key(65537, 2048))
     with ExitStack() as stack:
-        services = _Services(folder, stack)
+        services = Services(folder, stack)
         shutil.copytree(libraries, folder / "lib", copy_function=os.link)
         release.install_package(folder / "lib/mobula", root())
         _secrets(folder / "secrets")
@@ -163,7 +164,7 @@ def running(folder: Path, libraries: Path, cores: int) -> Iterator[Ours]:
         system = Ours(
             "mobula", release.version(), ports, f"/{ACCOUNT}/stor/bench/", signer.heads, lambda c: _pages(c, signer),
             f"/{ACCOUNT}/stor/list/", [*services.pids, keeper.pid, *(peer.pid for peer in peers)], lambda: _clear(folder),
-            folder, [child_of(pid) for pid in services.pids[-cores:]], peers[0],
+            folder, [child_of(pid) for pid in services.pids[-cores:]], keeper.address, peers[0],
         )  # fmt: skip
         connection = http.client.HTTPConnection("127.0.0.1", WEBAPI_PORT, timeout=30)
         stack.callback(connection.close)
@@ -276,7 +277,7 @@ async def _patronis_part(address: str, peers: Sequence[postgres.Server]) -> None
         await client.stop()
 
 
-def _guards(services: _Services, zookeeper_address: str, peers: Sequence[postgres.Server]) -> None:
+def _guards(services: Services, zookeeper_address: str, peers: Sequence[postgres.Server]) -> None:
     names = [{"host": name, "address": peer.address} for name, peer in zip(PEERS, peers, strict=True)]
     for number, (name, peer) in enumerate(zip(PEERS, peers, strict=True)):
         services.start(f"guard-{name}", "metadata.guard", "postgres", {
@@ -288,9 +289,7 @@ def _guards(services: _Services, zookeeper_address: str, peers: Sequence[postgre
         services.wait(f"guard-{name}", url, lambda found: bool(json.loads(found)["healthy"]))
 
 
-def _start_services(
-    services: _Services, zookeeper_address: str, postgres_port: int, signer: Signer, cores: int
-) -> None:
+def _start_services(services: Services, zookeeper_address: str, postgres_port: int, signer: Signer, cores: int) -> None:
     """Authcache, region data, storage servers, webapis."""
     secrets = f"{INSIDE}/secrets"
     tls = {"ca": f"{secrets}/ca.pem", "certificate": f"{secrets}/mobula.pem", "key": f"{secrets}/mobula.key"}
@@ -311,6 +310,7 @@ def _start_services(
         services.start(f"webapi-{number}", "webapi", "nobody", {
             **common, "host": f"webapi-{number}", "port": WEBAPI_PORT + number, "status_port": WEBAPI_STATUS + number,
             "domain": "mobula.test", "authcaches": [f"127.0.0.1:{AUTHCACHE_PORT}"], "tls": tls, "capability_keys": keys,
+            "images": [task_image.VERSION],
         })  # fmt: skip
     for number, name in enumerate(PEERS):
         services.wait(f"storage-{name}", f"http://127.0.0.1:{STORAGE_PORT + number}/ping")

@@ -17,6 +17,8 @@ PUT_BYTES_MAX = 512 * MIB
 """of one measurement of PUT: bounds the disk that a run takes"""
 SETUP_S = 300.0
 LIMITS_S = 240.0
+JOBS_S = 180.0
+"""each repetition"""
 CEILING = "ceiling"
 """the name under which the load's own limit stands among the systems"""
 
@@ -36,6 +38,10 @@ class Plan:
     """of the directory that is listed; 0: none is"""
     limits: bool = False
     """instead of all that: our own limits (tests/bench/limits.py)"""
+    jobs: bool = False
+    """instead of all that: jobs against clients that do their work (tests/bench/greps.py)"""
+    job_cells: tuple[tuple[int, int], ...] = ((1000, 4 * KIB), (100, 4 * MIB))
+    """objects, and bytes of each"""
 
     def cells(self) -> Iterator[tuple[int, int]]:
         """Pairs of size (bytes) and connections."""
@@ -53,6 +59,8 @@ class Plan:
         """How long all loads take together, about: each measurement, with what comes before and after it."""
         if self.limits:
             return LIMITS_S
+        if self.jobs:
+            return JOBS_S * self.repetitions
         count = len(list(self.cells())) * len(self.systems) * len(self.methods) * self.repetitions
         return count * (self.seconds + 1.5) + len(self.systems) * self.entries * 0.005
 
@@ -68,7 +76,14 @@ class Plan:
         return (4 << 30) + 2 * large * len(self.systems) * PUT_BYTES_MAX * self.repetitions
 
 
-QUICK = Plan(sizes_bytes=(KIB, MIB), connections=(16,), repetitions=1, seconds=2.0, entries=1000)
+QUICK = Plan(
+    sizes_bytes=(KIB, MIB),
+    connections=(16,),
+    repetitions=1,
+    seconds=2.0,
+    entries=1000,
+    job_cells=((200, 4 * KIB), (20, 4 * MIB)),
+)
 
 
 def size_name(size_bytes: int) -> str:

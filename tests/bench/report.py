@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.bench.greps import BARE, CLIENTS, JOB, Grep
 from tests.bench.limits import Limit
 from tests.bench.measure import QUIET_CORES, Row, median
 from tests.bench.plan import CEILING, KIB, METHODS, MIB, size_name
@@ -38,6 +39,7 @@ class Found:
     listings: list[Listing] = field(default_factory=list)
     systems: list[Mapping[str, object]] = field(default_factory=list)
     limits: list[Limit] = field(default_factory=list)
+    greps: list[Grep] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ def text(found: Found) -> str:
             )
             + "\n"
         )
+    if found.greps:
+        return "\n".join(_jobs_lines(found.greps)) + "\n"
     systems = names(found)
     versions = {str(s["name"]): f"{s['name']} {s['version']}" for s in found.systems}
     idle = ", ".join(f"{s['name']} {s['idle_cores']:.3f}" for s in found.systems)
@@ -228,3 +232,49 @@ def _listing_lines(found: Found, systems: Sequence[str]) -> Iterator[str]:
                 told.append(f"{name} {median(took) * 1e3:.0f} ms (n={len(took)})")
         yield ""
         yield f"List {found.listings[0].entries} entries, all pages, one client: {', '.join(told)}."
+
+
+@dataclass(frozen=True, slots=True)
+class JobTarget:
+    """How many times as fast as clients that do its work on a store a map has to be."""
+
+    size_bytes: int
+    store: str
+    least: float
+
+
+JOB_TARGETS = (JobTarget(4 * KIB, "swift", 3.0), JobTarget(4 * KIB, US, 1.0), JobTarget(4 * MIB, "swift", 4.0))
+
+
+def times_as_fast(greps: Sequence[Grep], size_bytes: int, store: str) -> float | None:
+    """How many times as fast as clients on a store a job did the work: the median over repetitions; None: not measured."""
+    took = {(grep.way, grep.system, grep.repetition): grep.seconds for grep in greps if grep.size_bytes == size_bytes}
+    jobs = {turn: seconds for (way, _, turn), seconds in took.items() if way == JOB}
+    ratios = [took[CLIENTS, store, turn] / seconds for turn, seconds in jobs.items() if (CLIENTS, store, turn) in took]
+    return median(ratios) if ratios else None
+
+
+def _jobs_lines(greps: Sequence[Grep]) -> Iterator[str]:
+    yield from (
+        "# Jobs",
+        "",
+        "A map with its outputs stored (two copies), against 8 clients that download, grep and upload the result.",
+        "",
+    )
+    yield from ("| target | wanted | found | |", "|---|---|---|---|")
+    for target in JOB_TARGETS:
+        value = times_as_fast(greps, target.size_bytes, target.store)
+        word = "not measured" if value is None else "reached" if value >= target.least else "**missed**"
+        found = "-" if value is None else f"{value:.2f} x"
+        yield f"| map over {size_name(target.size_bytes)} against clients on {target.store} | >= {target.least:g} x | {found} | {word} |"
+    yield from ("", "| | objects | s | ms an object | CPU ms an object |", "|---|---|---|---|---|")
+    kinds = dict.fromkeys((grep.size_bytes, grep.way, grep.system) for grep in greps)
+    for size_bytes, way, system in sorted(kinds, key=lambda kind: (kind[0], kind[1] == BARE)):
+        same = [grep for grep in greps if (grep.size_bytes, grep.way, grep.system) == (size_bytes, way, system)]
+        took_s, cpu_s = median([grep.seconds for grep in same]), median([grep.cpu_s for grep in same])
+        count = same[0].count
+        what = f"{way} on {system}" if system else f"{way}, nothing stored"
+        yield (
+            f"| {what} | {count} x {size_name(size_bytes)} | {took_s:.2f} | {took_s / count * 1e3:.1f} | {cpu_s / count * 1e3:.1f} |"
+        )
+    yield from ("", "Medians. CPU is the whole machine's while it ran: servers, clients and tasks.")

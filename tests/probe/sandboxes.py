@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import jinja2
 
-from mobula.sandbox import sandbox
-from mobula.sandbox.cgroups import ROOT, Group, Limits
+from mobula.sandbox import cgroups, sandbox
+from mobula.sandbox.cgroups import KINDS, ROOT, Group, Limits
 from mobula.sandbox.sandbox import Command, Ended, Sandbox, Slot
 from ops.region import REPO
 from ops.task_image import TaskImage
@@ -56,7 +56,7 @@ def program() -> Path:
 
 
 @contextmanager
-def volumes(at: Path) -> Iterator[Path]:
+def volumes(at: Path, disk_bytes: int = DISK_BYTES) -> Iterator[Path]:
     """A mounted file system with quotas, made by what a storage host makes it with; gone afterwards."""
     disk, mounted, script = at / "tasks.btrfs", at / "tasks", at / "before-start"
     mounted.mkdir()
@@ -64,7 +64,7 @@ def volumes(at: Path) -> Iterator[Path]:
         loader=jinja2.FileSystemLoader(REPO / "roles" / "compute" / "templates"),
         autoescape=False,  # noqa: S701 (a shell script)
     )
-    values = {"compute_disk": disk, "compute_folder": mounted, "compute_disk_bytes": DISK_BYTES}
+    values = {"compute_disk": disk, "compute_folder": mounted, "compute_disk_bytes": disk_bytes}
     script.write_text(environment.get_template("before-start.j2").render(values))
     try:
         for _ in range(2):  # as often as the agent starts
@@ -76,13 +76,15 @@ def volumes(at: Path) -> Iterator[Path]:
 
 @asynccontextmanager
 async def running(
-    at: Path, limits: Limits = SMALL, files: Mapping[str, str] = {}, image: TaskImage | None = None
+    at: Path, limits: Limits = SMALL, files: Mapping[str, str] = {}, image: TaskImage | None = None, share: str = ""
 ) -> AsyncIterator[Sandbox]:
     """A sandbox, with some files laid into it; gone afterwards, and with it every trace. Without `image` it sees the base image."""
+    no_shares = cgroups.prepare(PARENT)
+    assert not no_shares, no_shares
     number = next(_numbers)
     root, init = image or (machine.root(), program())
     slot = Slot(number % 64, root)
-    made = Sandbox(slot, at / f"sandbox{number}", Group(PARENT, str(number)), at / f"accounting{number}")
+    made = Sandbox(slot, at / f"sandbox{number}", Group(PARENT, str(number), share), at / f"accounting{number}")
     try:
         made.prepare()
         for name, text in files.items():
@@ -101,7 +103,7 @@ async def running(
 
 def remove_parent() -> None:
     """The control groups above those of the sandboxes, once these are gone."""
-    for folder in {ROOT / PARENT, *(ROOT / kind / PARENT for kind in ("memory", "pids"))}:
+    for folder in {ROOT / PARENT, *(ROOT / kind / PARENT for kind in KINDS)}:
         with suppress(OSError):
             folder.rmdir()
 

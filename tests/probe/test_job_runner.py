@@ -15,14 +15,15 @@ import pytest
 import pytest_asyncio
 
 from mobula.agent import boxes
-from mobula.agent.boxes import PARENT, Boxes
+from mobula.agent.boxes import PARENT, Boxes, Image
 from mobula.core.clock import SystemClock
-from mobula.core.job import Phase, parse
+from mobula.core.job import parse
 from mobula.core.paths import parse as parse_path
 from mobula.jobs.lead import Agent, Lead, Located, Order
 from mobula.jobs.runner import Lost, NoAsset, Runner
 from mobula.metadata.job_memory import MemoryJobs
 from mobula.metadata.jobs import Cleared, Item, Job, JobError, Owner, State, Version
+from mobula.sandbox import cgroups
 from mobula.sandbox.sandbox import Sandbox
 from mobula.wire.http_client import HttpClient
 from mobula.wire.http_exchange import Request, Response
@@ -33,7 +34,8 @@ from tests.probe import machine, sandboxes
 pytestmark = pytest.mark.probe
 
 OWNER = Owner(uuid.UUID(int=2), "dap")
-HOST = Agent("s-a", "1")
+VERSIONS = ("1.0.0", "1.1.0")
+HOST = Agent("s-a", "1", VERSIONS)
 BOUND_S = 30.0
 AT_ONCE = 4
 """sandboxes of several phases, of which most wait"""
@@ -107,14 +109,14 @@ class Makes(Boxes):
         self.address = Address("", 0)
         self.client = HttpClient()
         super().__init__(
-            image=machine.root(), program=sandboxes.program(), volumes=volumes, run=folder / "run", processes_max=256,
-            client=self.client, webapi=lambda: self.address, token=lambda _: "token",
+            images=dict.fromkeys(VERSIONS, Image(machine.root(), sandboxes.program())), volumes=volumes, run=folder / "run",
+            processes_max=256, client=self.client, webapi=lambda: self.address, token=lambda _: "token",
         )  # fmt: skip
         self.sweep()
 
-    async def make(self, phase: Phase) -> Sandbox:
+    async def make(self, order: Order) -> Sandbox:
         self.made += 1
-        return await super().make(phase)
+        return await super().make(order)
 
 
 class World:
@@ -396,10 +398,26 @@ async def test_a_task_gets_no_more_disk_than_it_may_have(world: World, monkeypat
     assert world.outputs(job) == ["Disk quota exceeded\n"]
 
 
+@pytest.mark.parametrize("wanted", ["*", "~1.0", "1.1.0"])
+async def test_any_image_that_the_host_has_may_be_had(world: World, wanted: str) -> None:
+    job = await world.job({"exec": "echo ran", "type": "reduce", "image": wanted})
+    assert world.outputs(job) == ["ran\n"]
+
+
+async def test_an_image_that_no_host_has_is_an_error_of_each_task(world: World) -> None:
+    job = await world.job({"exec": "cat", "image": "2"}, inputs=BOOKS)
+    assert world.errors(job) == ["InvalidArgumentError: failed to dispatch task: requested image is not available"] * 3
+    assert (await world.jobs.look(job)).retries == 0
+    assert world.makes.made <= AT_ONCE
+    assert world.makes.count == 0
+
+
 async def test_what_a_start_that_died_has_left_is_removed(world: World, volumes: Path) -> None:
     (volumes / "left" / "upper").mkdir(parents=True)
-    for kind in ("memory", "pids"):
-        (Path("/sys/fs/cgroup") / kind / PARENT / "left").mkdir(parents=True)
+    kinds = [Path("/sys/fs/cgroup") / kind / PARENT for kind in cgroups.KINDS]
+    for kind in kinds:
+        (kind / "of-a-job" / "left").mkdir(parents=True)
     world.makes.sweep()
+    assert [path for kind in kinds for path in kind.iterdir() if path.is_dir()] == []
     assert list(volumes.iterdir()) == []
     assert await world.job({"exec": "true", "type": "reduce"})

@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from mobula.sandbox import cgroups
 from mobula.sandbox.cgroups import Group, Limits
 from mobula.sandbox.sandbox import Sandbox, SandboxError, Slot, TaskNotStarted
 from tests.probe import machine, sandboxes
 from tests.probe.sandboxes import PARENT, SMALL, running, sh
+from tests.ways_out import CALL, LOOK, OUTS, PLANT, REFUSALS, SCRIPTS
 
 pytestmark = pytest.mark.probe
 
@@ -198,31 +200,40 @@ async def test_a_fork_bomb_stays_within_its_sandbox(box: Sandbox) -> None:
     assert (await sh(box, "echo lives")).out == "lives\n"
 
 
+SPIN = "for i in $(seq {count}); do timeout 2 bash -c 'while :; do :; done' & done; wait; true"
+
+
+async def test_jobs_have_equal_shares_of_the_processors(at: Path) -> None:
+    async with running(at, share="many") as many, running(at, share="many") as more, running(at, share="few") as few:
+        spins = (sh(many, SPIN.format(count=8)), sh(more, SPIN.format(count=8)), sh(few, SPIN.format(count=2)))
+        *of_many, of_few = [said.ended.user_us for said in await asyncio.gather(*spins)]
+    assert of_few / (sum(of_many) + of_few) > 0.35, (of_many, of_few)  # by processes it would be 0.11
+
+
+async def test_tasks_leave_the_processors_to_the_host(at: Path) -> None:
+    async with running(at) as box:
+        task = asyncio.create_task(sh(box, SPIN.format(count=8)))
+        argv, before = ["timeout", "1.5", "bash", "-c", "while :; do :; done"], os.times()
+        for one in [await asyncio.create_subprocess_exec(*argv) for _ in range(os.cpu_count() or 1)]:
+            await one.wait()
+        host_s = os.times().children_user - before.children_user
+        assert host_s > 0.6 * 1.5 * (os.cpu_count() or 1), host_s
+        await task
+
+
+async def test_when_the_host_has_no_memory_a_task_ends_first(box: Sandbox) -> None:
+    said = await sh(
+        box, "cat /proc/self/oom_score_adj; (echo 0 > /proc/self/oom_score_adj) 2>/dev/null || echo refused"
+    )
+    assert said.out == "1000\nrefused\n"
+
+
 async def test_tasks_of_a_sandbox_see_each_others_files_and_nothing_else_of_each_other(box: Sandbox) -> None:
     await sh(box, "echo a > /var/tmp/a; echo b > /tmp/b; echo c > /dev/shm/c; (sleep 99 &)")
     said = await sh(box, "cat /var/tmp/a /tmp/b; ls /dev/shm; ps -eo comm= | sort | tr '\\n' ' '")
     assert said.out.split()[:2] == ["a", "b"]
     assert "sleep" not in said.out
     assert "c" not in said.out.split()
-
-
-PLANT = """
-echo secret > /var/tmp/planted; echo secret > /etc/planted; echo secret > /dev/shm/planted
-cp /bin/bash /usr/bin/planted; chmod 4755 /usr/bin/planted; useradd -o -u 0 planted 2>/dev/null; mkfifo /tmp/planted
-exec python3 -c '
-import socket, time
-abstract, port = socket.socket(socket.AF_UNIX), socket.socket()
-abstract.bind("\\0planted"); abstract.listen(); port.bind(("127.0.0.1", 4567)); port.listen()
-open("/var/tmp/ready", "w"); time.sleep(60)'
-"""
-LOOK = """
-ls /var/tmp /tmp /etc /dev/shm /usr/bin | grep planted; grep planted /etc/passwd; ps ax | grep -v grep | grep python3
-exec python3 -c '
-import socket
-for family, where in ((socket.AF_UNIX, "\\0planted"), (socket.AF_INET, ("127.0.0.1", 4567))):
-    try: socket.socket(family).connect(where); print("connected", where)
-    except OSError as error: pass'
-"""
 
 
 async def test_a_sandbox_sees_nothing_of_another_one(at: Path) -> None:
@@ -236,76 +247,14 @@ async def test_a_sandbox_sees_nothing_of_another_one(at: Path) -> None:
         assert (await sh(after, LOOK)).out == ""
 
 
-# Ways out. `t` calls the kernel by number and prints what it said.
-
-CALL = """
-import ctypes, os
-libc = ctypes.CDLL(None, use_errno=True)
-buffer = ctypes.create_string_buffer(200)
-part = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), 8)
-def t(number, *args):
-    result = libc.syscall(*(ctypes.c_long(a) if isinstance(a, int) else a for a in (number, *args)))
-    print("ok" if result >= 0 else os.strerror(ctypes.get_errno()))
-"""
-OUTS = {
-    "mount": "t(165, b'x', b'/mnt', b'tmpfs', 0, 0)",
-    "umount": "t(166, b'/manta', 2)",
-    "pivot_root": "t(155, b'.', b'.')",
-    "unshare user": "t(272, 0x10000000)",
-    "unshare mounts": "t(272, 0x20000)",
-    "unshare network": "t(272, 0x40000000)",
-    "clone into a user namespace": "t(56, 0x10000000 | 17, 0, 0, 0, 0)",
-    "clone3": "t(435, buffer, 88)",
-    "setns": "t(308, 0, 0)",
-    "reboot": "t(169, 0xfee1dead, 672274793, 0x1234567, 0)",
-    "kexec_load": "t(246, 0, 0, 0, 0)",
-    "init_module": "t(175, 0, 0, b'')",
-    "bpf": "t(321, 0, 0, 0)",
-    "userfaultfd": "t(323, 0)",
-    "perf_event_open": "t(298, 0, 0, 0, 0, 0)",
-    "keyctl": "t(250, 0, 0)",
-    "io_uring_setup": "t(425, 4, 0)",
-    "syslog": "t(103, 3, 0, 0)",
-    "open_by_handle_at": "t(304, 3, buffer, 0)",
-    "fsopen": "t(430, b'tmpfs', 0)",
-    "open_tree": "t(428, -100, b'/', 1)",
-    "clock_settime": "t(227, 0, buffer)",
-    "swapon": "t(167, b'/x', 0)",
-    "acct": "t(163, b'/x')",
-    "quotactl": "t(179, 0, 0, 0, 0)",
-    "iopl": "t(172, 3)",
-    "device node": "t(133, b'/tmp/node', 0o60666, 259)",
-    "trace process 1": "t(101, 16, 1, 0, 0)",
-    "read process 1": "t(310, 1, part, 1, part, 1, 0)",
-    "raise priority": "t(141, 0, 0, -5)",
-    "x32": "t(0x40000000 | 165, b'x', b'/mnt', b'tmpfs', 0, 0)",
-    **{
-        f"socket family {family}": f"t(41, {family}, {kind}, 0)"
-        for family, kind in ((17, 3), (38, 5), (40, 1), (29, 3), (31, 3), (15, 3), (44, 3))
-    },
-}
-
-
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of calls are of x86_64")
 @pytest.mark.parametrize("way", OUTS)
 async def test_a_way_out_is_refused(box: Sandbox, way: str) -> None:
     said = await sh(box, f"exec python3 - <<'X'\n{CALL}{OUTS[way]}\nX")
-    assert said.out.strip() in {
-        "Operation not permitted", "Function not implemented", "Address family not supported by protocol", "Permission denied",
-    }  # fmt: skip
+    assert said.out.strip() in REFUSALS
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "echo b > /proc/sysrq-trigger", "echo x > /proc/sys/kernel/core_pattern", "echo 9 > /proc/sys/user/max_user_namespaces",
-        "echo 1 > /proc/sys/net/ipv4/ip_forward", "cat /proc/kcore | head -c1 | grep .", "cat /proc/keys | grep .", "cat /dev/kmsg",
-        "cat /proc/1/environ | grep -a .", "tr '\\0' ' ' < /proc/1/cmdline | grep -a '[/0-9]'", "ls /proc/1/root/", "ls /proc/1/fd/",
-        "kill -0 1 && kill -9 1; sleep 0.1; false", "echo -900 > /proc/self/oom_score_adj", "ls /sys/fs/cgroup/*",
-        "ip link add d0 type dummy",
-        "mount -t tmpfs x /mnt", "chroot /proc/1/root true", "ls /tmp/mobula-probe-*", "strace -p 1",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("script", SCRIPTS)
 async def test_files_and_tools_lead_nowhere(box: Sandbox, script: str) -> None:
     said = await sh(box, f"( {script} ) >/dev/null 2>&1 && echo done; echo alive")
     assert said.out == "alive\n"
@@ -386,6 +335,7 @@ async def test_what_can_not_be_begun_is_told_and_the_sandbox_lives(box: Sandbox,
 
 async def test_a_sandbox_that_can_not_be_made_says_why(at: Path) -> None:
     slot = Slot(70, machine.root())
+    cgroups.prepare(PARENT)
     try:
         box = Sandbox(slot, at / "s", Group(PARENT, "wrong"), at / "a")
         box.prepare()
@@ -428,9 +378,10 @@ async def test_nothing_is_left(at: Path, given: Path) -> None:
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from mobula.sandbox.cgroups import Group, Limits
+from mobula.sandbox.cgroups import Group, Limits, prepare
 from mobula.sandbox.sandbox import Command, Sandbox, Slot
 async def main(image, program, at, parent):
+    prepare(parent)
     box = Sandbox(Slot(71, Path(image)), Path(at) / "s", Group(parent, "agent"), Path(at) / "a")
     box.prepare()
     await box.start(Path(program), Limits(64 << 20, 64))
@@ -453,7 +404,7 @@ def test_a_sandbox_whose_agent_is_killed_ends(at: Path) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as agent:
         assert agent.stdout is not None
         pid = int(agent.stdout.readline())
-        group = Group(PARENT, "agent")
+        group = Group(PARENT, "agent")  # by now the parent is there
         machine.until("the task runs", lambda: group.processes() >= 4)
         agent.kill()
     machine.until("the sandbox is gone", lambda: not Path(f"/proc/{pid}").exists())

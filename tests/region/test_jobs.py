@@ -107,29 +107,32 @@ def test_get_says_what_the_job_did(client: Shell, demo: Client, poems: str) -> N
 
 
 class Jobs:
-    """The API itself."""
+    """The API itself, in the name of an account."""
 
-    def __init__(self, demo: Client) -> None:
-        self._demo = demo
+    def __init__(self, client: Client, login: str = "demo") -> None:
+        self._client = client
+        self._login = login
 
     def create(self, *phases: dict[str, Any], inputs: Sequence[str] = (), end: bool = True) -> str:
         body = json.dumps({"phases": phases}).encode()
-        made = self._demo.request("POST", "/demo/jobs", body, {"content-type": "application/json; type=job"})
+        made = self._client.request(
+            "POST", f"/{self._login}/jobs", body, {"content-type": "application/json; type=job"}
+        )
         assert made.status == 201, made
         base = made.headers["location"]
         query = "?end=true" if end else ""
-        said = self._demo.request(
+        said = self._client.request(
             "POST", f"{base}/live/in{query}", "\n".join(inputs).encode(), {"content-type": "text/plain"}
         )
         assert said.status == 204, said
         return str(base)
 
     def status(self, base: str) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads(self._demo.request("GET", f"{base}/live/status").body)
+        said: dict[str, Any] = json.loads(self._client.request("GET", f"{base}/live/status").body)
         return said
 
     def cancel(self, base: str) -> None:
-        assert self._demo.request("POST", f"{base}/live/cancel").status == 202
+        assert self._client.request("POST", f"{base}/live/cancel").status == 202
 
     def done(self, base: str, bound_s: float = 60.0) -> dict[str, Any]:
         """Its status once it is done."""
@@ -139,13 +142,18 @@ class Jobs:
             time.sleep(0.02)
         return status
 
+    def outputs(self, base: str) -> list[str]:
+        """The bytes of each."""
+        names = self._client.request("GET", f"{base}/live/out").body.decode().split("\n")[:-1]
+        return [self._client.request("GET", encode(name)).body.decode() for name in names]
+
     def output(self, base: str) -> str:
         """Of a job with one output."""
-        (name,) = self._demo.request("GET", f"{base}/live/out").body.decode().split("\n")[:-1]
-        return self._demo.request("GET", encode(name)).body.decode()
+        (body,) = self.outputs(base)
+        return body
 
     def errors(self, base: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._demo.request("GET", f"{base}/live/err").body.splitlines()]
+        return [json.loads(line) for line in self._client.request("GET", f"{base}/live/err").body.splitlines()]
 
     def run(self, script: str, **more: object) -> str:
         """What a reducer without inputs says."""

@@ -12,6 +12,9 @@ from ops.errors import OperatorError
 from ops.progress import Progress
 from tests.bench import plot, report
 from tests.bench.__main__ import sizes, take
+from tests.bench.fetchers import EVERY, LINE_BYTES, WORD, Errand
+from tests.bench.fetchers import text as lines_with_the_word
+from tests.bench.greps import BARE, CLIENTS, JOB, Grep
 from tests.bench.load import percentile
 from tests.bench.measure import Row
 from tests.bench.plan import KIB, MIB, Plan, size_name
@@ -119,6 +122,36 @@ def test_the_cpu_of_a_tree_counts_children_and_those_that_ended(tmp_path: Path) 
 def test_the_machines_time_leaves_out_idling_and_waiting(tmp_path: Path) -> None:
     (tmp_path / "stat").write_text("cpu  100 0 100 9999 9999 10 10 0 0 0\ncpu0 1\n")
     assert CpuTimes(tmp_path).of_machine() == pytest.approx(2.2)
+
+
+def greps(job_s: float, ours_s: float, swift_s: float, turn: int = 0, size_bytes: int = 4 * KIB) -> list[Grep]:
+    ways = {(JOB, "mobula"): job_s, (CLIENTS, "mobula"): ours_s, (CLIENTS, "swift"): swift_s}
+    return [Grep(way, name, 100, size_bytes, turn, seconds, 1.5) for (way, name), seconds in ways.items()]
+
+
+def test_a_job_is_compared_with_clients_of_the_same_turn() -> None:
+    rows = [*greps(2, 1, 8), *greps(1, 1, 4, turn=1), *greps(1, 1, 100, size_bytes=4 * MIB)]
+    assert report.times_as_fast(rows, 4 * KIB, "swift") == 4.0
+    assert report.times_as_fast(rows, 4 * KIB, "mobula") == 0.5
+    assert report.times_as_fast(rows, MIB, "swift") is None
+
+
+def test_the_report_of_jobs_says_what_was_missed_and_what_a_task_costs() -> None:
+    rows = [*greps(2, 1, 8), Grep(BARE, "", 100, 4 * KIB, 0, 1.0, 2.0)]
+    text = report.text(report.Found(greps=rows))
+    assert "| map over 4 KiB against clients on swift | >= 3 x | 4.00 x | reached |" in text
+    assert "| map over 4 KiB against clients on mobula | >= 1 x | 0.50 x | **missed** |" in text
+    assert "| map over 4 MiB against clients on swift | >= 4 x | - | not measured |" in text
+    assert "| job on mobula | 100 x 4 KiB | 2.00 | 20.0 | 15.0 |" in text
+    assert "| bubblewrap, nothing stored | 100 x 4 KiB | 1.00 | 10.0 | 20.0 |" in text
+
+
+def test_what_is_searched_has_the_word_in_some_lines() -> None:
+    found = lines_with_the_word(4 * KIB)
+    assert len(found) == 4 * KIB
+    assert sum(WORD in line for line in found.decode().splitlines()) == 4 * KIB // LINE_BYTES // EVERY
+    errand = Errand([1], "/x/", "", 9, KIB, 8, fills=True)
+    assert len({errand.name(number) for number in range(errand.count)}) == 9
 
 
 def test_what_the_run_says_goes_where_it_belongs() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobula.core.job import BODY_BYTES_MAX, DISK_GB, MEMORY_MB, InvalidJob, parse
+from mobula.core.job import BODY_BYTES_MAX, DISK_GB, MEMORY_MB, InvalidJob, check_images, parse
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -106,6 +106,19 @@ def test_the_count_of_a_map_means_nothing() -> None:
 def test_what_is_no_job_is_refused_by_its_property(job: bytes, said: str) -> None:
     with pytest.raises(InvalidJob, match=re.escape(said)):
         parse(job)
+
+
+def test_an_image_must_be_one_that_there_is() -> None:
+    job = parse(body(phases=[{"exec": "x"}, {"exec": "y", "image": "^1.0"}, {"exec": "z", "image": "2"}]))
+    assert [phase.image_range for phase in job.phases] == ["*", "^1.0", "2"]
+    check_images(job, ("1.2.0", "2.0.0"))
+    with pytest.raises(
+        InvalidJob, match=re.escape('"phases[1].image": no image is in the range "^1.0"; there are: 2.0.0')
+    ):
+        check_images(job, ("2.0.0",))
+    with pytest.raises(InvalidJob, match="there are: none"):
+        check_images(job, ())
+    check_images(parse(phase()), ())
 
 
 def test_options_are_the_operators() -> None:

@@ -320,6 +320,37 @@ async def test_a_task_whose_copies_have_moved_goes_where_they_are_now() -> None:
         assert await world.lead.orders(A, 64, None, wait_s=0.01) == []
 
 
+OLD, NEW = Agent("s-a", "1", ("1.0.0",)), Agent("s-b", "1", ("1.0.0", "2.0.0"))
+
+
+async def test_a_task_goes_to_who_has_its_image() -> None:
+    async with led(World()) as world:
+        await world.lead.orders(OLD, 64, None, wait_s=0)
+        await world.lead.orders(NEW, 64, None, wait_s=0)
+        await world.job({**MAP, "image": "2"}, names=["/1", "/empty"])
+        assert await world.lead.orders(OLD, 64, None, wait_s=0.05) == []
+        assert len(await world.orders(NEW)) == 2
+
+
+async def test_nobody_says_that_there_is_no_image_before_all_were_heard() -> None:
+    async with led(World()) as world:
+        await world.job({**MAP, "image": "2"}, names=["/1", "/empty"])
+        assert await world.lead.orders(OLD, 64, None, wait_s=0.05) == []
+        world.clock.advance(SILENCE_S - 1)
+        assert len(await world.orders(NEW)) == 2
+        await world.job({**MAP, "image": "2"}, names=["/2", "/empty"])
+        assert await world.lead.orders(OLD, 64, None, wait_s=0.05) == []
+
+
+async def test_an_image_that_nobody_has_is_told_by_whoever_is_given_the_task() -> None:
+    async with led(World()) as world:
+        await world.job({**MAP, "image": "3"}, names=["/1", "/empty"])
+        assert await world.lead.orders(OLD, 64, None, wait_s=0.05) == []
+        world.later(SILENCE_S + 1)
+        assert len(await world.orders(NEW, 1)) == 1
+        assert len(await world.orders(OLD)) == 1
+
+
 async def test_who_is_followed_by_another_supervisor_ends() -> None:
     world = World()
     task = asyncio.create_task(world.lead.work())

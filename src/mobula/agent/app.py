@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from mobula.agent.boxes import Boxes
+from mobula.agent.boxes import Boxes, Image
 from mobula.agent.config import AgentConfig
 from mobula.agent.copies import RegionCopies
 from mobula.core import tokens
@@ -51,11 +51,12 @@ class Agent:
         key = config.signing_key()
         storage = StorageClient(self._http, key=key, caller=config.host, clock=clock)
         copies = RegionCopies(Path(config.data_dir), config.host, storage, lambda: self._storage_hosts)
+        images = {version: Image(Path(files.root), Path(files.program)) for version, files in config.images.items()}
         self._boxes = Boxes(
-            image=Path(config.image), program=Path(config.program), volumes=Path(config.volumes), run=RUN / "sandboxes",
-            processes_max=config.processes_max, client=self._http, webapi=self._webapis.pick, token=self._token,
+            images=images, volumes=Path(config.volumes), run=RUN / "sandboxes", processes_max=config.processes_max, client=self._http,
+            webapi=self._webapis.pick, token=self._token,
         )  # fmt: skip
-        me = lead.Agent(config.host, uuid.uuid4().hex)
+        me = lead.Agent(config.host, uuid.uuid4().hex, tuple(config.images))
         supervisors = {
             shard: HttpSupervisor(
                 shard, partial(self._supervisors.of, shard), self._asking, key=key, me=me, clock=clock
@@ -106,5 +107,7 @@ class Agent:
             "why": why,
             "tasks": self._work.held,
             "sandboxes": self._boxes.count,
+            "images": self._boxes.images,
+            "no_cpu_shares": self._boxes.no_shares,
             "supervisors": self._supervisors.count,
         }

@@ -7,8 +7,18 @@ from pathlib import Path
 import msgspec
 
 from mobula.core.capability import parse_key
+from mobula.core.images import ImageVersion
 from mobula.core.tokens import TokenKey
 from mobula.wire.token_key import read_token_key
+
+
+class ImageFiles(msgspec.Struct, frozen=True):
+    """Of one version of the task image."""
+
+    root: str
+    """what tasks see as their root"""
+    program: str
+    """sandbox-init"""
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,10 +38,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     data_dir: str
     """where the object server of this host has its files"""
-    image: str
-    """what tasks see as their root"""
-    program: str
-    """sandbox-init"""
+    images: dict[ImageVersion, ImageFiles]
+    """versions of the task image that this host has"""
     volumes: str
     """a mounted btrfs with quotas, for what tasks write"""
     processes_max: int = 1024

@@ -6,10 +6,13 @@ What is asked for is kept as it was said, for `mjob get` echoes it; the properti
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+
+from mobula.core import images
 
 BODY_BYTES_MAX = 100_000
 REDUCERS_MAX = 128
@@ -56,6 +59,11 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return MEMORY_MB if self.memory is UNSET else self.memory
 
     @property
+    def image_range(self) -> str:
+        """Of versions of the image, as npm writes them; the newest of those is meant."""
+        return images.ANY if self.image is UNSET else self.image
+
+    @property
     def disk_gb(self) -> int:
         return DISK_GB if self.disk is UNSET else self.disk
 
@@ -80,7 +88,7 @@ _READ = msgspec.json.Decoder(JobDocument)
 
 
 def parse(body: bytes, *, operator: bool = False) -> JobDocument:
-    """A job that can be run, apart from its images (`image` is some text that is not empty).
+    """A job that can be run, if there are its images (`check_images`).
 
     Raises:
         InvalidJob: it is no JSON, too long, lacks something, or has something that it must not have.
@@ -98,6 +106,16 @@ def parse(body: bytes, *, operator: bool = False) -> JobDocument:
     _refuse_nul("name", job.name)
     phases = tuple(_checked(f"phases[{n}]", phase) for n, phase in enumerate(job.phases))
     return msgspec.structs.replace(job, phases=phases)
+
+
+def check_images(job: JobDocument, supported: Sequence[str]) -> None:
+    """Each phase can have an image of one of these versions. Raises InvalidJob."""
+    for n, phase in enumerate(job.phases):
+        if phase.image is not UNSET and images.newest(phase.image, tuple(supported)) is None:
+            known = ", ".join(supported) or "none"
+            raise InvalidJob(
+                f'property "phases[{n}].image": no image is in the range "{phase.image[:80]}"; there are: {known}'
+            )
 
 
 def _said(text: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
+from msgspec import UNSET
 
 from mobula.core.clock import Clock
 from mobula.jobs.board import Board, eligible
@@ -119,6 +120,8 @@ class Lead:
         self.on_done: Callable[[uuid.UUID], None] = _nobody_hears
         """told of each job that is done (`archive.Archive`)"""
         self._since_s = 0.0
+        self._met_all = False
+        """of agents that are there: whoever was not met for so long is not"""
         self._knows_all = False
         """every job that is not done has been looked at in this term"""
         self._rows: dict[uuid.UUID, Job] = {}
@@ -279,10 +282,14 @@ class Lead:
 
     def _show(self, task: Task) -> None:
         """It is ready: on the board with it."""
-        hosts = None
+        hosts: Sequence[str] | None = None
         if task.work.version is not None:
             lost_on = self._lost_on.get((task.attempt.job, task.attempt.task), set())
             hosts = eligible(self._places.hosts(task.work.version), lost_on, self._agents.hosts)
+        row = self._rows.get(task.attempt.job)
+        if row is not None and row.document.phases[task.work.phase].image is not UNSET:
+            image = row.document.phases[task.work.phase].image_range
+            hosts = self._agents.fit(hosts, image, knows_all=self._met_all)
         self._board.put(task, hosts)
 
     def _show_again(self) -> None:
@@ -382,6 +389,8 @@ class Lead:
                 t for t in self._tasks.values() if t.agent.partition("/")[0] == agent.host and t.agent != str(agent)
             ]
             await self._give_up([task.attempt for task in older])
+            self._show_again()
+            await self._say_more()
 
     def _unheld(self, agent: Agent, held: Sequence[Attempt]) -> list[Task]:
         """What it should have and doesn't: the answer with it was lost on its way."""
@@ -456,6 +465,10 @@ class Lead:
             self._show_again()
         if now_s - self._since_s <= SILENCE_S:
             return  # those that we have not met may not have met us
+        if not self._met_all:
+            self._met_all = True
+            self._show_again()
+            await self._say_more()
         lost = [task.attempt for task in self._tasks.values() if task.agent and not self._agents.has(task.agent)]
         await self._give_up(lost)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from mobula.core import images
+from mobula.core.images import ImageVersion
 
 SILENCE_S = 10.0
 """an agent of which nothing was heard for so long has lost what it had"""
@@ -15,6 +18,8 @@ class Agent:
 
     host: str
     generation: str
+    images: tuple[ImageVersion, ...] = ()
+    """versions of the task image that it has"""
 
     def __str__(self) -> str:
         return f"{self.host}/{self.generation}"
@@ -33,6 +38,16 @@ class Presence:
     @property
     def hosts(self) -> Collection[str]:
         return self._agents.keys()
+
+    def fit(self, hosts: Sequence[str] | None, image: str, *, knows_all: bool) -> Sequence[str] | None:
+        """Of hosts (None: any) those whose agents have an image in that range; all, if none has: whoever is given the task says so.
+
+        `knows_all`: who was not met is not there. Else it may have one: nobody is to say no before it was heard.
+        """
+        having = {host for host, agent in self._agents.items() if images.newest(image, agent.images) is not None}
+        if hosts is None:
+            return sorted(having) or (None if knows_all else [])
+        return [host for host in hosts if host in having or not (knows_all or host in self._agents)] or hosts
 
     def meet(self, agent: Agent, now_s: float) -> bool:
         """It asks for work; whether it is another start than the one before."""

@@ -24,7 +24,7 @@ from mobula.core.job import Phase
 from mobula.jobs.board import Group, group_of
 from mobula.jobs.lead import Order
 from mobula.jobs.posting import Emitted, Keeper, Posting
-from mobula.jobs.verdict import INIT_ABORTED, TASK_INIT, USER_TASK, failure
+from mobula.jobs.verdict import INIT_ABORTED, INVALID_ARGUMENT, NO_IMAGE, TASK_INIT, USER_TASK, failure
 from mobula.metadata.jobs import Attempt, Feed, JobError, Made, Result, Version, task_id
 from mobula.metadata.model import MetadataError
 from mobula.sandbox.sandbox import Command, Ended, Sandbox, SandboxError
@@ -48,6 +48,10 @@ class StoreError(Exception):
 
 class NoAsset(Exception):
     """An asset could not be had; the sentence is the contract's."""
+
+
+class NoImage(Exception):
+    """This host has no image of a version that the job asks for."""
 
 
 class Store(Protocol):
@@ -82,8 +86,8 @@ class Feeder(Keeper, Protocol):
 class Makes(Protocol):
     """Makes and ends sandboxes."""
 
-    async def make(self, phase: Phase) -> Sandbox:
-        """Prepared, not started. Raises SandboxError."""
+    async def make(self, order: Order) -> Sandbox:
+        """Prepared, not started. Raises NoImage, SandboxError."""
 
     async def start(self, sandbox: Sandbox, order: Order) -> Emitted:
         """With the storage API in it, as the job's user. Raises SandboxError."""
@@ -145,7 +149,10 @@ class Runner:
         group = group_of(order.task)
         if group in self._broken:
             return _failed(order, TASK_INIT, INIT_ABORTED)
-        box = self._idle[group].pop() if self._idle[group] else await self._new(order)
+        try:
+            box = self._idle[group].pop() if self._idle[group] else await self._new(order)
+        except NoImage:
+            return _failed(order, INVALID_ARGUMENT, NO_IMAGE)
         if isinstance(box, Result):
             self._broken.add(group)
             return box
@@ -193,7 +200,7 @@ class Runner:
     async def _new(self, order: Order) -> Box | Result:
         """A sandbox with its assets, initialised; or why the task fails."""
         phase = _phase(order)
-        sandbox = await self._makes.make(phase)
+        sandbox = await self._makes.make(order)
         try:
             await self._lay_assets(order, phase, sandbox)
             emitted = await self._makes.start(sandbox, order)

@@ -6,7 +6,8 @@ import os
 import signal
 from collections.abc import Sequence
 
-USER_TASK, TASK_INIT = "UserTaskError", "TaskInitError"
+USER_TASK, TASK_INIT, INVALID_ARGUMENT = "UserTaskError", "TaskInitError", "InvalidArgumentError"
+NO_IMAGE = "failed to dispatch task: requested image is not available"
 INIT_ABORTED = "task aborted because a previous task failed to initialize (see other errors for details)"
 OUT_OF_MEMORY = " (WARNING: ran out of memory during execution)"
 UNUSUAL_PLACE = " (WARNING: input file was mapped at an unusual location because the object name was too long)"

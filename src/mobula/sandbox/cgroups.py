@@ -1,15 +1,28 @@
-"""Limits of a sandbox, by the kernel's control groups: version 1 or 2, as the host has them."""
+"""Limits and shares of sandboxes, by the kernel's control groups: version 1 or 2, as the host has them.
+
+    <parent>            all sandboxes of the host: beside anybody else's a quarter of the usual weight on the processors
+    <parent>/<share>    of one job: all of these weigh the same, however many processes they have
+    <parent>/<share>/n  one sandbox: bounds of memory and of processes
+
+Memory and processes are bounded, or there is no sandbox. Without shares of the processors tasks run all the same.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
-KINDS = ("memory", "pids")
-"""of version 1"""
+BOUNDS = ("memory", "pids")
+CPU = "cpu"
+KINDS = (*BOUNDS, CPU)
+SHARES_USUAL, WEIGHT_USUAL = 1024, 100
+"""of a group on the processors; version 1, version 2"""
+TASKS_PART = 4
+"""all tasks of a host together weigh this part of the usual: its services wait little for its guests"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,31 +31,90 @@ class Limits:
     processes: int
 
 
+def prepare(parent: str, root: Path = ROOT) -> str:
+    """Make the groups above those of the sandboxes. Answers why there are no shares of the processors; "": there are.
+
+    Raises:
+        OSError: memory and processes can't be bounded.
+    """
+    unified = _is_unified(root)
+    for above in _above(parent, BOUNDS, root):
+        above.mkdir(exist_ok=True)
+    if unified:
+        for folder in (root, root / parent):
+            for kind in BOUNDS:
+                _switch_on(folder, kind)
+    try:
+        if unified:
+            _switch_on(root, CPU)
+            _write(root / parent / "cpu.weight", WEIGHT_USUAL // TASKS_PART)
+            _switch_on(root / parent, CPU)
+        else:
+            (root / CPU / parent).mkdir(exist_ok=True)
+            _write(root / CPU / parent / "cpu.shares", SHARES_USUAL // TASKS_PART)
+    except OSError as error:
+        if not unified:
+            with contextlib.suppress(OSError):
+                (root / CPU / parent).rmdir()
+        return f"the kernel's controller {CPU!r} can't be used: {error}"
+    return ""
+
+
 def remove_all(parent: str, root: Path = ROOT) -> bool:
     """Remove a parent with what is left below it; whether all of it is gone. Raises OSError."""
-    found = [above for above in (root / parent, *(root / kind / parent for kind in KINDS)) if above.is_dir()]
-    groups = [Group(parent, folder.name, root) for above in found for folder in above.iterdir() if folder.is_dir()]
-    if [group for group in groups if not group.remove()]:
+    for above in _above(parent, KINDS, root):
+        for folder, _, _ in os.walk(above, topdown=False):
+            if not _remove(Path(folder)):
+                return False
+    return True
+
+
+def _is_unified(root: Path) -> bool:
+    return (root / "cgroup.controllers").exists()
+
+
+def _above(parent: str, kinds: tuple[str, ...], root: Path) -> list[Path]:
+    """The folders of that name: one in version 2, one for each controller in version 1."""
+    return [root / parent] if _is_unified(root) else [root / kind / parent for kind in kinds]
+
+
+def _write(path: Path, value: object) -> None:
+    """Into a file that the kernel has made: where there is none, nothing is bounded by making one."""
+    with path.open("r+") as file:
+        file.write(str(value))
+
+
+def _switch_on(folder: Path, kind: str) -> None:
+    """Version 2: what is below may have bounds of that kind."""
+    _write(folder / "cgroup.subtree_control", f"+{kind}")
+
+
+def _remove(folder: Path) -> bool:
+    """Whether it is gone; not while something is in it, or the kernel still has a process of it to bury. Raises OSError."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
         return False
-    for above in found:
-        with contextlib.suppress(FileNotFoundError):
-            above.rmdir()
     return True
 
 
 class Group:
-    """The control groups of one sandbox: made by `make`, empty and gone after `remove`."""
+    """The control groups of one sandbox, below a parent that was prepared: made by `make`, empty and gone after `remove`."""
 
-    def __init__(self, parent: str, name: str, root: Path = ROOT) -> None:
-        self._unified = (root / "cgroup.controllers").exists()
-        if self._unified:
-            self._memory = self._processes = root / parent / name
-        else:
-            self._memory, self._processes = (root / kind / parent / name for kind in KINDS)
+    def __init__(self, parent: str, name: str, share: str = "", root: Path = ROOT) -> None:
+        self._unified = _is_unified(root)
+        self._share = bool(share)
+        above = {kind: root / parent if self._unified else root / kind / parent for kind in KINDS}
+        wanted = KINDS if above[CPU].is_dir() else BOUNDS
+        self._folders = {kind: above[kind] / share / name for kind in wanted}
 
     @property
     def folders(self) -> list[Path]:
-        return list(dict.fromkeys([self._memory, self._processes]))
+        return list(dict.fromkeys(self._folders.values()))
 
     @property
     def doors(self) -> list[Path]:
@@ -52,15 +124,24 @@ class Group:
     def make(self, limits: Limits) -> None:
         """Raises OSError."""
         for folder in self.folders:
-            folder.mkdir(parents=True, exist_ok=True)
+            if self._share:
+                self._make_share(folder.parent)
+            folder.mkdir(exist_ok=True)
         memory = "memory.max" if self._unified else "memory.limit_in_bytes"
-        (self._memory / memory).write_text(str(limits.memory_bytes))
-        (self._processes / "pids.max").write_text(str(limits.processes))
+        _write(self._folders["memory"] / memory, limits.memory_bytes)
+        _write(self._folders["pids"] / "pids.max", limits.processes)
+
+    def _make_share(self, folder: Path) -> None:
+        """Of the usual weight, like any other."""
+        folder.mkdir(exist_ok=True)
+        if self._unified:
+            for kind in (folder.parent / "cgroup.subtree_control").read_text().split():
+                _switch_on(folder, kind)
 
     def out_of_memory(self) -> int:
         """How often a process in it was killed because its memory had come to the limit."""
         name = "memory.events" if self._unified else "memory.oom_control"
-        for line in (self._memory / name).read_text().splitlines():
+        for line in (self._folders["memory"] / name).read_text().splitlines():
             word, _, count = line.partition(" ")
             if word == "oom_kill":
                 return int(count)
@@ -68,16 +149,13 @@ class Group:
 
     def processes(self) -> int:
         """How many there are in it."""
-        return len((self._processes / "cgroup.procs").read_text().split())
+        return len((self._folders["pids"] / "cgroup.procs").read_text().split())
 
     def remove(self) -> bool:
-        """Whether all of it is gone; not while the kernel still has a process of it to bury."""
-        for folder in self.folders:
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    folder.rmdir()
-                except OSError as error:
-                    if error.errno != errno.EBUSY:
-                        raise
-                    return False
+        """Whether all of it is gone; not while the kernel still has a process of it to bury. With the last of a share that goes, too."""
+        if [folder for folder in self.folders if not _remove(folder)]:
+            return False
+        if self._share:
+            for folder in self.folders:
+                _remove(folder.parent)
         return True

@@ -260,7 +260,9 @@ class Service:
         self._waker = Waker(
             self._supervisors, self._http, key=config.signing_key(), caller=config.host, clock=SystemClock()
         )
-        jobs_of_region = JobsOfRegion(self._door, lambda job: self._waker.wake(self._door.shard_of(job), job))
+        jobs_of_region = JobsOfRegion(
+            self._door, lambda job: self._waker.wake(self._door.shard_of(job), job), config.images
+        )
         store = Store(self._metadata, storage, self._directory, config.az, pick, self._notes, jobs_of_region)
         self._webapi = Webapi(accounts, store, config.tokens())
         self._tasks: list[asyncio.Task[None]] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from mobula.core.capability import parse_key
+from mobula.core.images import ImageVersion
 from mobula.core.tokens import TokenKey
 from mobula.metadata.config import Postgres
 from mobula.wire.tls import Tls
@@ -31,6 +32,8 @@ class WebapiConfig(msgspec.Struct, frozen=True, kw_only=True):
     token_key: str | None = None
     """file with the key and the iv of tokens; without one they are derived from the capability key"""
     shards: int = 1
+    images: tuple[ImageVersion, ...] = ()
+    """versions of the task image that jobs may ask for"""
     drain_s: float = 3.0
     """how long /ping fails before the listening socket closes: loadbalancers look each second, twice"""
     log_level: str = "info"

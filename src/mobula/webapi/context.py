@@ -70,10 +70,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class JobsOfRegion:
-    """Where jobs are kept, and how their supervisor learns that something has happened to one."""
+    """Where jobs are kept, how their supervisor learns that something has happened to one, and which images they may ask for."""
 
     door: JobDoor
     wake: Callable[[uuid.UUID], None]
+    images: tuple[str, ...]
+    """versions"""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import msgspec
 
 from mobula.core.errors import ApiError
-from mobula.core.job import BODY_BYTES_MAX, InvalidJob, parse
+from mobula.core.job import BODY_BYTES_MAX, InvalidJob, check_images, parse
 from mobula.core.paths import Path
 from mobula.metadata import job_said
 from mobula.metadata.job_said import error_line, first_input, stamp, status
@@ -95,6 +95,7 @@ async def _create(context: Context, jobs: JobsOfRegion, metadata: Metadata) -> N
     body = await context.body(BODY_BYTES_MAX)
     try:
         document = parse(body, operator=caller.account.operator)
+        check_images(document, jobs.images)
     except InvalidJob as error:
         raise ApiError.of("InvalidJob", why=str(error)) from error
     job = uuid.uuid4()

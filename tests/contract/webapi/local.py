@@ -45,6 +45,7 @@ from tests.region.signed import Client
 KEY_TEXT = "5e" * 32
 BOUND_S = 10.0
 TOKEN_KEY = TokenKey.derived(bytes.fromhex(KEY_TEXT))
+IMAGES = ("1.0.0", "1.1.0")
 IDENTITY = (("Server", "Manta"), ("x-server-name", "test"))
 
 
@@ -166,7 +167,7 @@ class LocalRegion:
         async with asyncio.timeout(BOUND_S):
             while len(directory.rooms) < len(servers):
                 await asyncio.sleep(0.002)
-        jobs = JobsOfRegion(self.jobs, self.woken.append) if self.jobs is not None else None
+        jobs = JobsOfRegion(self.jobs, self.woken.append, IMAGES) if self.jobs is not None else None
         store = Store(tier, storage, directory, "a", random.Random(1), self.notes, jobs)  # noqa: S311
         handlers = Webapi(self.accounts, store, TOKEN_KEY)
 

@@ -153,6 +153,15 @@ def test_the_status_says_what_was_asked_for_and_how_far_it_is(jobs: Jobs) -> Non
         (json.dumps({**JOB, "input": "/a"}).encode(), 'property "input": is not known'),
         (json.dumps({"phases": [{"exec": ""}]}).encode(), 'property "phases[0].exec": must not be empty'),
         (json.dumps({**JOB, "options": {}}).encode(), "for operators only"),
+        (
+            json.dumps({"phases": [{"exec": "wc", "image": ""}]}).encode(),
+            'property "phases[0].image": must not be empty',
+        ),
+        (
+            json.dumps({"phases": [{"exec": "wc", "image": "~2"}]}).encode(),
+            'property "phases[0].image": no image is in the range "~2"',
+        ),
+        (json.dumps({"phases": [{"exec": "wc", "image": "latest"}]}).encode(), "there are: 1.0.0, 1.1.0"),
     ],
 )
 def test_a_job_that_can_not_be_run_is_refused(jobs: Jobs, body: bytes, said: str) -> None:
@@ -160,6 +169,12 @@ def test_a_job_that_can_not_be_run_is_refused(jobs: Jobs, body: bytes, said: str
     assert code_of(answer) == (400, "InvalidJob")
     assert said in answer.json()["message"]
     assert jobs.get("/ann/jobs").lines() == []
+
+
+@pytest.mark.parametrize("wanted", ["*", "1", "~1.0.0", ">=0.5 <2", "3 || ^1.1"])
+def test_an_image_may_be_any_range_with_one_that_there_is(jobs: Jobs, wanted: str) -> None:
+    job = jobs.create(job={"phases": [{"exec": "wc", "image": wanted}]})
+    assert jobs.status(job)["phases"] == [{"exec": "wc", "type": "map", "image": wanted}]
 
 
 def test_a_job_that_is_too_long_is_refused(jobs: Jobs) -> None:
