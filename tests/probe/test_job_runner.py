@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import uuid
@@ -47,6 +46,8 @@ class Objects:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.names: dict[str, bytes] = {}
+        self.fails = 0
+        """so many requests that come next"""
 
     async def locate(self, _job: Job, phase: int, items: Sequence[Item]) -> Sequence[Located | JobError]:
         return [self._of(phase, item) for item in items]
@@ -90,6 +91,10 @@ class Objects:
         """The storage API, as much of it as tasks here use."""
         assert request.headers.get("authorization") == "Token token"
         name = str(parse_path(request.path))
+        if self.fails:
+            self.fails -= 1
+            await response.send(503)
+            return
         if request.method == "PUT":
             self.names[name] = await request.body(1 << 20)
         await response.send(204 if name in self.names else 404)
@@ -139,8 +144,10 @@ class World:
                     group.create_task(self._do(order))
 
     async def _do(self, order: Order) -> None:
-        with contextlib.suppress(Lost):
+        try:
             await self.lead.results(HOST, [await self.runner.run(order)])
+        except Lost:
+            await self.lead.results(HOST, [], [order.task.attempt])
 
     async def job(
         self, *phases: dict[str, Any], inputs: dict[str, str] | None = None, names: Sequence[str] = ()
@@ -381,6 +388,15 @@ async def test_what_a_task_that_failed_has_put_out_is_no_output(world: World) ->
     job = await world.job({"exec": script}, inputs=BOOKS)
     assert [item.name for item in world.jobs.names(job, 1)] == ["/dap/stor/x"]
     assert len(world.errors(job)) == 2
+
+
+async def test_who_failed_because_the_storage_api_did_is_tried_again(world: World) -> None:
+    world.objects.fails = 1
+    script = f"echo /dap/stor/x x-manta-stream stdout | python3 -c '{PUT}'"
+    job = await world.job({"exec": script}, inputs={"/dap/stor/a": "a"})
+    assert world.errors(job) == []
+    assert world.outputs(job) == ["of /dap/stor/x"]
+    assert (await world.jobs.look(job)).retries == 1
 
 
 async def test_a_missing_object_is_an_error_of_its_own(world: World) -> None:

@@ -361,6 +361,12 @@ def facts() -> dict[str, object]:
     }
 
 
+async def test_what_has_ended_may_be_told_to_end_once_more(at: Path) -> None:
+    async with running(at) as box:
+        pass
+    box.kill()
+
+
 async def test_nothing_is_left(at: Path, given: Path) -> None:
     sandboxes.program()
     async with running(at):

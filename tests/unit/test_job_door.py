@@ -196,13 +196,22 @@ async def test_a_client_that_goes_away_leaves_its_place_to_others(world: World) 
         assert reply.status == 204
 
 
+@pytest.mark.parametrize(("status", "failed"), [(204, False), (404, False), (501, False), (500, True), (503, True)])
+async def test_who_was_failed_is_known_until_somebody_asks(world: World, status: int, *, failed: bool) -> None:
+    world.behind.status = status
+    await (await world.ask("PUT", "/dap/stor/a", body=b"body")).close()
+    assert [world.door.failed(), world.door.failed()] == [failed, False]
+
+
 async def test_nobody_behind_is_a_503() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = Address("127.0.0.1", taken.getsockname()[1])
     client = HttpClient()
-    front = HttpServer(Door(client, lambda: nobody, lambda: "t").handle)
+    door = Door(client, lambda: nobody, lambda: "t")
+    front = HttpServer(door.handle)
     address = Address("127.0.0.1", await front.listen("127.0.0.1", 0))
     async with await client.request(address, "GET", "/dap/stor/a") as reply:
         assert (reply.status, reply.headers.get("retry-after")) == (503, "1")
+    assert door.failed()
     await client.close()
     await front.stop(1)

@@ -90,3 +90,11 @@ def test_a_machine_stands_still_when_all_its_processes_do_also_those_that_wait_f
         finally:
             waits.kill()
             works.kill()
+
+
+def test_a_region_counts_for_as_much_as_its_machines_on_the_processors(tmp_path: Path) -> None:
+    for name in ("lab-a-api-01", "lab-b-api-01", "lab-c-api-01"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "cpu.shares").write_text("1024")
+    machines._weigh(tmp_path)
+    assert (tmp_path / "cpu.shares").read_text() == "3072"

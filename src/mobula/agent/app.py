@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import signal
 import uuid
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+
+import structlog
 
 from mobula.agent.boxes import Boxes, Image
 from mobula.agent.config import AgentConfig
@@ -27,6 +30,8 @@ from mobula.wire.registered import ROOT, Webapis, addresses_of
 from mobula.wire.storage_client import StorageClient
 from mobula.wire.supervisors import Supervisors
 from mobula.wire.zookeeper import Client, Tree
+
+log = structlog.get_logger()
 
 RUN = Path("/run/mobula/agent")
 ANSWER_S = 8.0
@@ -77,6 +82,7 @@ class Agent:
         self._supervisors.start()
         self._tree.start()
         self._task = asyncio.create_task(self._work.run())
+        self._task.add_done_callback(_ended)
 
     async def stop(self) -> None:
         """End, with all tasks: their supervisors give them to others."""
@@ -111,3 +117,10 @@ class Agent:
             "no_cpu_shares": self._boxes.no_shares,
             "supervisors": self._supervisors.count,
         }
+
+
+def _ended(work: asyncio.Task[None]) -> None:
+    """Nobody has told it to: this process can do no more, and another one may."""
+    if not work.cancelled():
+        log.error("the agent's work has ended", exc_info=work.exception())
+        signal.raise_signal(signal.SIGTERM)

@@ -20,6 +20,7 @@ AT_ONCE = 25
 TAKEN = 1000
 """names emitted, from which on they should be taken; when there are twice as many a task that emits more waits"""
 REDUCERS = range(128)
+NOT_BUILT = 501
 STREAM, REDUCER, REFERENCE = "x-manta-stream", "x-manta-reducer", "x-manta-reference"
 OUTPUT = "stdout"
 RESERVED = frozenset({"stderr", "core"})
@@ -50,8 +51,14 @@ class Door:
         self._token = token
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._made: list[Made] = []
+        self._failed = False
         self._full = asyncio.Event()
         self._room = asyncio.Event()
+
+    def failed(self) -> bool:
+        """Whether the storage API failed somebody since the last call: what ends in error then may have done so for that reason."""
+        failed, self._failed = self._failed, False
+        return failed
 
     def take(self) -> list[Made]:
         """What was emitted since the last call."""
@@ -80,6 +87,7 @@ class Door:
         except Refused as error:
             await response.send_error(error.status, error.code, str(error))
         except RequestFailed as error:
+            self._failed = True
             if response.started:
                 raise
             await response.send_error(503, "ServiceUnavailable", str(error), [("Retry-After", "1")])
@@ -91,6 +99,7 @@ class Door:
             await response.send(204)
             return
         async with await self._ask(request) as reply:
+            self._failed |= reply.status >= 500 and reply.status != NOT_BUILT
             if made is not None and 200 <= reply.status < 300:
                 await self._emit(made)
             await _answer(reply, response)

@@ -83,13 +83,20 @@ class Feeder(Keeper, Protocol):
         """Of a reducer: what it gets beyond that number, and whether that is all. Raises MetadataError."""
 
 
+class Served(Emitted, Protocol):
+    """The storage API, as a sandbox's tasks see it (`door.Door`)."""
+
+    def failed(self) -> bool:
+        """Whether it failed one of them since the last call."""
+
+
 class Makes(Protocol):
     """Makes and ends sandboxes."""
 
     async def make(self, order: Order) -> Sandbox:
         """Prepared, not started. Raises NoImage, SandboxError."""
 
-    async def start(self, sandbox: Sandbox, order: Order) -> Emitted:
+    async def start(self, sandbox: Sandbox, order: Order) -> Served:
         """With the storage API in it, as the job's user. Raises SandboxError."""
 
     async def end(self, sandbox: Sandbox) -> None:
@@ -101,13 +108,14 @@ class Box:
     """A sandbox of one job and phase, what its tasks emit, and its two files for what they say."""
 
     sandbox: Sandbox
-    emitted: Emitted
+    emitted: Served
     out: int
     err: int
 
     def clear(self) -> None:
         """Nothing is left of what the last one put out."""
         self.emitted.take()
+        self.emitted.failed()
         for fd in (self.out, self.err):
             os.ftruncate(fd, 0)
 
@@ -308,7 +316,9 @@ class Runner:
         return True
 
     async def _fail(self, order: Order, box: Box, code: str, why: str) -> Result:
-        """What it said on standard error is kept."""
+        """What it said on standard error is kept. Raises Lost: the storage API had failed it, so it may do better elsewhere."""
+        if box.emitted.failed():
+            raise Lost(f"{why}, after the storage API had failed it")
         name = _name(order, "err.")
         await self._store.put(order, name, box.err)
         return _failed(order, code, why, stderr=name)

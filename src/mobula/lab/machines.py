@@ -29,6 +29,8 @@ SYSTEMD_BOOTED = Path("/run/systemd/system")
 NSPAWN = Path("/run/systemd/nspawn")
 """where systemd-nspawn keeps things of running machines, in a folder a kind, by the machine's name"""
 HYBRID = ("systemd", "unified", "memory", "cpu", "cpuacct", "pids", "blkio", "devices", "freezer")
+SHARES_USUAL = 1024
+"""of a v1 group on the processors"""
 GONE_TIMEOUT_S = 15.0
 BOOT_TIMEOUT_S = 120.0
 # from signal.h: SIGRTMIN+3 tells a container's systemd to halt
@@ -240,6 +242,7 @@ def _start_hybrid(machine: Machine, nspawn: list[str], env: dict[str, str], cons
     groups = [CGROUP / c / f"mobula-{machine.region}" / machine.name for c in HYBRID]
     for group in groups:
         group.mkdir(parents=True, exist_ok=True)
+    _weigh(CGROUP / "cpu" / f"mobula-{machine.region}")
     # systemd 257 refuses v1 unless it is forced; in unified mode its limits would be silently ignored on such a host.
     legacy = ["systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]
     join = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@"'
@@ -248,6 +251,12 @@ def _start_hybrid(machine: Machine, nspawn: list[str], env: dict[str, str], cons
         env={**env, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "0"}, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
         start_new_session=True,
     )  # fmt: skip
+
+
+def _weigh(region: Path) -> None:
+    """A region counts for as much as its machines, beside the host's processes: of the usual weight it would be one process of them."""
+    machines = sum(path.is_dir() for path in region.iterdir())
+    (region / "cpu.shares").write_text(str(SHARES_USUAL * machines))
 
 
 def _remove_remains(machine: Machine) -> None:
