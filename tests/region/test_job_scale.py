@@ -31,7 +31,7 @@ TIMES = 40
 GROWN_MIB_MAX = 24.0
 """what a process may grow by while a job goes from a tenth of its tasks to all"""
 
-ALIVE = "cat /sys/fs/cgroup/memory/mobula-tasks/[0-9]*/memory.usage_in_bytes 2>/dev/null | awk '{n++; s+=$1} END {print n+0, s+0}'"
+ALIVE = "cat /sys/fs/cgroup/memory/mobula-tasks/*/[0-9]*/memory.usage_in_bytes 2>/dev/null | awk '{n++; s+=$1} END {print n+0, s+0}'"
 RESIDENT = "awk '/^VmRSS/ {{print $2}}' /proc/$(systemctl show --value -p MainPID {unit})/status"
 
 
@@ -67,6 +67,7 @@ def test_a_thousand_tasks_sleep_at_once(demo: Client, machines: Machines, folder
     most, bytes_each, full_s = 0, 0.0, 0.0
     while (status := jobs.status(base))["state"] != "done":
         count, used = alive(machines)
+        print(f"\n{time.monotonic() - began_s:.0f} s: {count} alive, {status['stats']['tasksDone']} done", end="")
         if count > most:
             most, bytes_each, full_s = count, used / count, time.monotonic() - began_s
         assert time.monotonic() - began_s < 300, status

@@ -44,7 +44,7 @@ def test_a_task_is_on_the_board_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "used", "got"), [(8, 0, 7), (8, 7, 0), (8, 6, 1), (1, 0, 1), (1, 1, 0), (100, 0, 88)]
+    ("slots", "used", "got"), [(8, 0, 7), (8, 7, 0), (8, 6, 1), (1, 0, 1), (1, 1, 0), (100, 0, 88), (208, 200, 7)]
 )
 def test_a_group_leaves_the_last_slots_of_a_host_to_others(slots: int, used: int, got: int) -> None:
     made = board(*(task(n) for n in range(200)))
