@@ -47,7 +47,10 @@ class Supervisor:
         if self.silent:
             raise Unavailable("nobody leads")
 
-    async def orders(self, slots: int, held: Sequence[Attempt] | None) -> tuple[Sequence[Order], Sequence[Attempt]]:
+    async def orders(
+        self, slots: int, held: Sequence[Attempt] | None, most: int
+    ) -> tuple[Sequence[Order], Sequence[Attempt]]:
+        assert most >= slots
         self._answer()
         if held is not None:
             self.said = list(held)

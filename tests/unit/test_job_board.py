@@ -44,12 +44,21 @@ def test_a_task_is_on_the_board_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "used", "got"), [(8, 0, 7), (8, 7, 0), (8, 6, 1), (1, 0, 1), (1, 1, 0), (100, 0, 88), (208, 200, 7)]
+    ("slots", "used", "got"), [(8, 0, 7), (8, 7, 0), (8, 6, 1), (1, 0, 1), (1, 1, 0), (100, 0, 88)]
 )
 def test_a_group_leaves_the_last_slots_of_a_host_to_others(slots: int, used: int, got: int) -> None:
     made = board(*(task(n) for n in range(200)))
     made.runs(task(999), "h1")
     assert len(made.take("h1", slots, used)) == got
+
+
+def test_a_host_that_may_have_more_later_leaves_none_of_those_that_it_has_now() -> None:
+    made = board(*(task(n) for n in range(200)))
+    used = len(made.take("h1", 8, 0, 30))
+    assert used == 8
+    used += len(made.take("h1", 16, used, 30))
+    assert used == 16
+    assert len(made.take("h1", 30, used, 30)) == 11
 
 
 def test_a_small_job_runs_at_once_beside_a_large_one() -> None:

@@ -37,8 +37,12 @@ IDLE_S = 15.0
 class Supervisor(Protocol):
     """Of one shard, wherever it is just now. All raise MetadataError when it can't be asked."""
 
-    async def orders(self, slots: int, held: Sequence[Attempt] | None) -> tuple[Sequence[Order], Sequence[Attempt]]:
-        """Work, for which it waits; and of what we have (`held`, said now and then) that which we should not."""
+    async def orders(
+        self, slots: int, held: Sequence[Attempt] | None, most: int
+    ) -> tuple[Sequence[Order], Sequence[Attempt]]:
+        """Work for so many slots, later for `most`, for which it waits; and of what we have (`held`, said now and then) that which we
+        should not.
+        """
 
     async def results(self, results: Sequence[Result], lost: Sequence[Attempt]) -> None:
         """`lost`: attempts that came to nothing here."""
@@ -89,8 +93,9 @@ class Work:
                 says_all = self._clock.monotonic_s() - said_s >= SAY_ALL_S
                 if says_all:
                     said_s = self._clock.monotonic_s()
-                slots = len(held) + min(YOUNG_MAX - self._young, MOST - self.held)
-                orders, strangers = await supervisor.orders(slots, self._unended(shard) if says_all else None)
+                most = len(held) + MOST - self.held
+                slots = min(len(held) + YOUNG_MAX - self._young, most)
+                orders, strangers = await supervisor.orders(slots, self._unended(shard) if says_all else None, most)
             except MetadataError as error:
                 log.info("no work can be had", shard=shard, why=str(error))
                 await asyncio.sleep(AGAIN_S)

@@ -2,7 +2,7 @@
 
 A task stands there for every host that has a copy of its object, or for all. Jobs share by turns: the next task is of the group (job and
 phase) that has the fewest running, so that a job of ten tasks does not wait for one of a hundred thousand. And a group that runs on a host
-already leaves the last of its free slots to others.
+already leaves the last of its slots to others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from mobula.metadata.jobs import Attempt, Task
 
 RESERVE_PERCENT = 12
-"""of a host's free slots, at least one: for groups that have nothing there"""
+"""of the slots that a host ever has, at least one: for groups that have nothing there"""
 ANYWHERE = ""
 
 Group = tuple[uuid.UUID, int]
@@ -60,14 +60,14 @@ class Board:
         for place in places:
             waiting.places[place][task.attempt] = None
 
-    def take(self, host: str, slots: int, used: int) -> list[Task]:
-        """For a host with so many slots, of which some are used: these leave the board, and run."""
+    def take(self, host: str, slots: int, used: int, most: int = 0) -> list[Task]:
+        """For a host with so many slots now, of which some are used, and perhaps more later (`most`): these leave the board, and run."""
         taken: list[Task] = []
-        # Of those that are free, not of all: a host with a hundred tasks that sleep may begin no more than a few at a time, too.
-        reserve = max(1, (slots - used) * RESERVE_PERCENT // 100)
+        most = max(most, slots)
+        reserve = max(1, most * RESERVE_PERCENT // 100)
         while used + len(taken) < slots:
-            left = slots - used - len(taken)
-            task = self._next(host, only_new=left <= reserve and slots > 1)
+            left = most - used - len(taken)
+            task = self._next(host, only_new=left <= reserve and most > 1)
             if task is None:
                 break
             self._remove(task)

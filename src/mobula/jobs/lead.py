@@ -356,9 +356,10 @@ class Lead:
     # agents
 
     async def orders(
-        self, agent: Agent, slots: int, held: Sequence[Attempt] | None, *, wait_s: float = SWEEP_S
+        self, agent: Agent, slots: int, held: Sequence[Attempt] | None, *, most: int = 0, wait_s: float = SWEEP_S
     ) -> Sequence[Order]:
-        """Work for an agent, which is there as long as it asks: waits for some. `held`, now and then: all that it has.
+        """Work for an agent, which is there as long as it asks: waits for some. `slots`, `most`: see `Board.take`. `held`, now and then:
+        all that it has.
 
         Raises MetadataError.
         """
@@ -368,7 +369,7 @@ class Lead:
         end_s = self._clock.monotonic_s() + wait_s
         while True:
             used = len(self._board.running(agent.host))
-            if tasks := self._board.take(agent.host, slots, used):
+            if tasks := self._board.take(agent.host, slots, used, most):
                 return await self._hand_out(agent, tasks)
             left_s = end_s - self._clock.monotonic_s()
             if left_s <= 0 or not await self._until_more(left_s):

@@ -32,6 +32,7 @@ class Ask(msgspec.Struct, frozen=True):
     agent: Agent
     slots: int
     held: tuple[Attempt, ...] | None = None
+    most: int = 0
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -121,7 +122,7 @@ class SupervisorDoor:
 
 async def _order(lead: Lead, ask: Ask) -> bytes:
     strangers = lead.strangers(ask.agent, ask.held) if ask.held is not None else []
-    orders = [] if strangers else await lead.orders(ask.agent, ask.slots, ask.held)
+    orders = [] if strangers else await lead.orders(ask.agent, ask.slots, ask.held, most=ask.most)
     jobs = {order.job.id: order.job for order in orders}
     return msgspec.json.encode(Orders(tuple(order.task for order in orders), tuple(jobs.values()), tuple(strangers)))
 
@@ -146,9 +147,12 @@ class HttpSupervisor:
         self._me = me
         self._clock = clock
 
-    async def orders(self, slots: int, held: Sequence[Attempt] | None) -> tuple[Sequence[Order], Sequence[Attempt]]:
+    async def orders(
+        self, slots: int, held: Sequence[Attempt] | None, most: int = 0
+    ) -> tuple[Sequence[Order], Sequence[Attempt]]:
         """Work, for which it waits; and what this agent has and should not."""
-        told = _orders.decode(await self._post("orders", Ask(self._me, slots, None if held is None else tuple(held))))
+        ask = Ask(self._me, slots, None if held is None else tuple(held), most)
+        told = _orders.decode(await self._post("orders", ask))
         jobs = {job.id: job for job in told.jobs}
         return [Order(task, jobs[task.attempt.job], self._shard) for task in told.tasks], told.strangers
 
