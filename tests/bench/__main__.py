@@ -34,6 +34,7 @@ from tests.cgroup2.vm import lines_of
 
 SILENCE_BOUND_S = 300.0
 """longest time without a line: one start, or one load with its overtime"""
+JOB_SYSTEMS = ("mobula", "swift")
 UNITS = {"": 1, "k": KIB, "m": MIB}
 # Removes the run's folder when the bench has ended, however that was: the pipe ends with its last writer.
 JANITOR = 'cat >/dev/null; n=0; until rm -rf "$1" 2>/dev/null || [ $((n += 1)) -gt 50 ]; do sleep 0.2; done'
@@ -225,7 +226,8 @@ def main(
     if limits:
         plan = dataclasses.replace(plan, limits=True, systems=("mobula",))
     elif jobs:
-        plan = dataclasses.replace(plan, jobs=True, systems=("mobula", "swift"))
+        stores = tuple(name for name in JOB_SYSTEMS if not systems or name in systems or name == report.US)
+        plan = dataclasses.replace(plan, jobs=True, systems=stores)
     elif systems:
         plan = dataclasses.replace(plan, systems=tuple(name for name in SYSTEMS if name in systems))
     if connections:

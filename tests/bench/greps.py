@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -25,7 +26,7 @@ WARM_COUNT = 16
 
 @dataclass(frozen=True, slots=True)
 class Grep:
-    """One measurement: `count` objects were worked on. `cpu_s`: of the whole machine, clients and servers and tasks."""
+    """One measurement: `count` objects were worked on. `cpu_s`: of clients, servers and tasks; `other_cores`: what others used."""
 
     way: str
     system: str
@@ -34,6 +35,7 @@ class Grep:
     repetition: int
     seconds: float
     cpu_s: float
+    other_cores: float
 
 
 def run(systems: Mapping[str, System], plan: Plan, say: Callable[[str], None]) -> Iterator[Grep]:
@@ -51,11 +53,20 @@ def run(systems: Mapping[str, System], plan: Plan, say: Callable[[str], None]) -
             ways |= {(CLIENTS, name): partial(_fetch, systems[name], errands[name], turn) for name in plan.turn(turn)}
             for (way, name), work in ways.items():
                 wait_until_quiet(cpu)
-                before_s = cpu.of_machine()
-                took_s = work()
-                found = Grep(way, name, count, size_bytes, turn, took_s, cpu.of_machine() - before_s)
-                say(f"{turn + 1}/{plan.repetitions} {way} on {name}, {count} x {size_name(size_bytes)}: {took_s:.2f} s")
+                found = Grep(way, name, count, size_bytes, turn, *_timed(cpu, work))
+                say(
+                    f"{turn + 1}/{plan.repetitions} {way} on {name}, {count} x {size_name(size_bytes)}: {found.seconds:.2f} s, "
+                    f"others {found.other_cores:.2f} cores"
+                )
                 yield found
+
+
+def _timed(cpu: CpuTimes, work: Callable[[], float]) -> tuple[float, float, float]:
+    """Its seconds, the processors', and the cores that others used. We are the namespace's first process: the bench is below us."""
+    began_s, machine_s, ours_s = time.monotonic(), cpu.of_machine(), cpu.of([os.getpid()])
+    took_s = work()
+    ours_s, machine_s = cpu.of([os.getpid()]) - ours_s, cpu.of_machine() - machine_s
+    return took_s, ours_s, max(0.0, machine_s - ours_s) / (time.monotonic() - began_s)
 
 
 def _fetch(system: System, errand: Errand, turn: int) -> float:
@@ -74,7 +85,7 @@ def bare(folder: Path, plan: Plan, say: Callable[[str], None]) -> Iterator[Grep]
     if shutil.which("bwrap") is None:
         say("bubblewrap is not installed: its bare figure is left out")
         return
-    cpu, (count, size_bytes) = CpuTimes(), plan.job_cells[0]
+    count, size_bytes = plan.job_cells[0]
     path = folder / "bare"
     path.write_bytes(text(size_bytes))
     argv = [
@@ -91,9 +102,13 @@ def bare(folder: Path, plan: Plan, say: Callable[[str], None]) -> Iterator[Grep]
         "-c",
         " ".join([*GREP, str(path)]),
     ]
-    began_s, before_s = time.monotonic(), cpu.of_machine()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        codes = set(pool.map(lambda _: subprocess.run(argv, capture_output=True, check=False).returncode, range(count)))
-    if codes != {0}:
-        raise BenchError(f"run grep in bubblewrap: it ended with {codes}")
-    yield Grep(BARE, "", count, size_bytes, 0, time.monotonic() - began_s, cpu.of_machine() - before_s)
+
+    def work() -> float:
+        began_s = time.monotonic()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            runs = pool.map(lambda _: subprocess.run(argv, capture_output=True, check=False).returncode, range(count))
+        if codes := set(runs) - {0}:
+            raise BenchError(f"run grep in bubblewrap: it ended with {codes}")
+        return time.monotonic() - began_s
+
+    yield Grep(BARE, "", count, size_bytes, 0, *_timed(CpuTimes(), work))

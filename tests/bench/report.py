@@ -267,14 +267,21 @@ def _jobs_lines(greps: Sequence[Grep]) -> Iterator[str]:
         word = "not measured" if value is None else "reached" if value >= target.least else "**missed**"
         found = "-" if value is None else f"{value:.2f} x"
         yield f"| map over {size_name(target.size_bytes)} against clients on {target.store} | >= {target.least:g} x | {found} | {word} |"
-    yield from ("", "| | objects | s | ms an object | CPU ms an object |", "|---|---|---|---|---|")
+    yield from ("", "| | objects | s | ms an object | CPU ms an object | others, cores |", "|---|---|---|---|---|---|")
     kinds = dict.fromkeys((grep.size_bytes, grep.way, grep.system) for grep in greps)
     for size_bytes, way, system in sorted(kinds, key=lambda kind: (kind[0], kind[1] == BARE)):
         same = [grep for grep in greps if (grep.size_bytes, grep.way, grep.system) == (size_bytes, way, system)]
         took_s, cpu_s = median([grep.seconds for grep in same]), median([grep.cpu_s for grep in same])
-        count = same[0].count
+        count, others = same[0].count, "/".join(f"{grep.other_cores:.1f}" for grep in same)
         what = f"{way} on {system}" if system else f"{way}, nothing stored"
         yield (
-            f"| {what} | {count} x {size_name(size_bytes)} | {took_s:.2f} | {took_s / count * 1e3:.1f} | {cpu_s / count * 1e3:.1f} |"
+            f"| {what} | {count} x {size_name(size_bytes)} | {took_s:.2f} | {_ms(took_s, count)} | {_ms(cpu_s, count)} | {others} |"
         )
-    yield from ("", "Medians. CPU is the whole machine's while it ran: servers, clients and tasks.")
+    yield from (
+        "",
+        f"Medians. CPU: of servers, clients and tasks. Take no figure for good where others used more than {QUIET_CORES} cores.",
+    )
+
+
+def _ms(seconds: float, count: int) -> str:
+    return f"{seconds / count * 1e3:.1f}"

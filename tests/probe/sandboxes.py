@@ -68,7 +68,7 @@ def volumes(at: Path, disk_bytes: int = DISK_BYTES) -> Iterator[Path]:
     script.write_text(environment.get_template("before-start.j2").render(values))
     try:
         for _ in range(2):  # as often as the agent starts
-            subprocess.run(["sh", str(script)], check=True)
+            subprocess.run(["sh", str(script)], check=True, stdout=subprocess.DEVNULL)
         yield mounted
     finally:
         subprocess.run(["umount", str(mounted)], check=True)

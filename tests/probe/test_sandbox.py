@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -200,32 +200,47 @@ async def test_a_fork_bomb_stays_within_its_sandbox(box: Sandbox) -> None:
     assert (await sh(box, "echo lives")).out == "lives\n"
 
 
-SPIN = "for i in $(seq {count}); do timeout 2 bash -c 'while :; do :; done' & done; wait; true"
+SPIN_S = 2.0
+SPIN = f"timeout {SPIN_S} bash -c 'while :; do :; done'"
+TRIES = 5
+
+
+async def spin(box: Sandbox, count: int) -> float:
+    """So many processes do nothing as fast as they can; the seconds that they got of the processors."""
+    return (await sh(box, f"for i in $(seq {count}); do {SPIN} & done; wait; true")).ended.user_us / 1e6
+
+
+async def spin_on_host() -> float:
+    """As many as there are processors, beside all sandboxes."""
+    before = os.times().children_user
+    for one in [await asyncio.create_subprocess_shell(SPIN) for _ in range(os.cpu_count() or 1)]:
+        await one.wait()
+    return os.times().children_user - before
+
+
+async def part_of_last(*spinning: Callable[[], Awaitable[float]]) -> float:
+    """Which part of what all got the last one got, once nobody else has much of the processors."""
+    for _ in range(TRIES):
+        got = await asyncio.gather(*(one() for one in spinning))
+        if sum(got) > 0.75 * SPIN_S * (os.cpu_count() or 1):
+            return got[-1] / sum(got)
+    pytest.skip("others use the processors of this machine")
 
 
 async def test_jobs_have_equal_shares_of_the_processors(at: Path) -> None:
     async with running(at, share="many") as many, running(at, share="many") as more, running(at, share="few") as few:
-        spins = (sh(many, SPIN.format(count=8)), sh(more, SPIN.format(count=8)), sh(few, SPIN.format(count=2)))
-        *of_many, of_few = [said.ended.user_us for said in await asyncio.gather(*spins)]
-    assert of_few / (sum(of_many) + of_few) > 0.35, (of_many, of_few)  # by processes it would be 0.11
+        part = await part_of_last(lambda: spin(many, 8), lambda: spin(more, 8), lambda: spin(few, 2))
+    assert part > 0.35  # by processes it would be 0.11
 
 
 async def test_tasks_leave_the_processors_to_the_host(at: Path) -> None:
     async with running(at) as box:
-        task = asyncio.create_task(sh(box, SPIN.format(count=8)))
-        argv, before = ["timeout", "1.5", "bash", "-c", "while :; do :; done"], os.times()
-        for one in [await asyncio.create_subprocess_exec(*argv) for _ in range(os.cpu_count() or 1)]:
-            await one.wait()
-        host_s = os.times().children_user - before.children_user
-        assert host_s > 0.6 * 1.5 * (os.cpu_count() or 1), host_s
-        await task
+        part = await part_of_last(lambda: spin(box, 8), spin_on_host)
+    assert part > 0.6  # by processes it would be 0.2
 
 
 async def test_when_the_host_has_no_memory_a_task_ends_first(box: Sandbox) -> None:
-    said = await sh(
-        box, "cat /proc/self/oom_score_adj; (echo 0 > /proc/self/oom_score_adj) 2>/dev/null || echo refused"
-    )
-    assert said.out == "1000\nrefused\n"
+    assert (await sh(box, "cat /proc/self/oom_score_adj")).out == "1000\n"
 
 
 async def test_tasks_of_a_sandbox_see_each_others_files_and_nothing_else_of_each_other(box: Sandbox) -> None:

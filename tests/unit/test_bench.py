@@ -126,7 +126,7 @@ def test_the_machines_time_leaves_out_idling_and_waiting(tmp_path: Path) -> None
 
 def greps(job_s: float, ours_s: float, swift_s: float, turn: int = 0, size_bytes: int = 4 * KIB) -> list[Grep]:
     ways = {(JOB, "mobula"): job_s, (CLIENTS, "mobula"): ours_s, (CLIENTS, "swift"): swift_s}
-    return [Grep(way, name, 100, size_bytes, turn, seconds, 1.5) for (way, name), seconds in ways.items()]
+    return [Grep(way, name, 100, size_bytes, turn, seconds, 1.5, 0.2) for (way, name), seconds in ways.items()]
 
 
 def test_a_job_is_compared_with_clients_of_the_same_turn() -> None:
@@ -137,13 +137,13 @@ def test_a_job_is_compared_with_clients_of_the_same_turn() -> None:
 
 
 def test_the_report_of_jobs_says_what_was_missed_and_what_a_task_costs() -> None:
-    rows = [*greps(2, 1, 8), Grep(BARE, "", 100, 4 * KIB, 0, 1.0, 2.0)]
+    rows = [*greps(2, 1, 8), Grep(BARE, "", 100, 4 * KIB, 0, 1.0, 2.0, 0.0)]
     text = report.text(report.Found(greps=rows))
     assert "| map over 4 KiB against clients on swift | >= 3 x | 4.00 x | reached |" in text
     assert "| map over 4 KiB against clients on mobula | >= 1 x | 0.50 x | **missed** |" in text
     assert "| map over 4 MiB against clients on swift | >= 4 x | - | not measured |" in text
-    assert "| job on mobula | 100 x 4 KiB | 2.00 | 20.0 | 15.0 |" in text
-    assert "| bubblewrap, nothing stored | 100 x 4 KiB | 1.00 | 10.0 | 20.0 |" in text
+    assert "| job on mobula | 100 x 4 KiB | 2.00 | 20.0 | 15.0 | 0.2 |" in text
+    assert "| bubblewrap, nothing stored | 100 x 4 KiB | 1.00 | 10.0 | 20.0 | 0.0 |" in text
 
 
 def test_what_is_searched_has_the_word_in_some_lines() -> None:

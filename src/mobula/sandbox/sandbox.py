@@ -27,7 +27,8 @@ REMOVE_AGAIN_S = 0.002
 HOST_NAME = "task"
 OUTPUTS = "outputs"
 OUT_OF_MEMORY_FIRST = "1000"
-"""when the host itself has no memory left, a task ends before any of its services (proc(5), oom_score_adj)"""
+"""when the host itself has no memory left, a task ends before any of its services (proc(5), oom_score_adj). Where the agent lacks
+CAP_SYS_RESOURCE a task may take that back, down to what everybody else has"""
 _CLONE_NEWNET = 0x40000000
 
 
