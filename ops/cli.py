@@ -229,7 +229,8 @@ def repair(obj: Context, as_json: bool, host: str, rate: float, quiet: bool) -> 
 def usage(obj: Context, as_json: bool, hour: str) -> None:
     """Make every account's usage reports of an hour now, by a job of the system's own account.
 
-    The region's workers do so by themselves some minutes after each hour; this is for an hour that is not over, or that they are behind with.
+    The region's workers do so by themselves some minutes after each hour; this is for an hour that is not over, or that they are behind
+    with.
 
     \b
     Example: ./mobula usage --hour 2026-11-28T05
