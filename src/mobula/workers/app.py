@@ -9,7 +9,7 @@ usage           the hourly usage reports (reports.py)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -105,8 +105,9 @@ class Worker:
         self._webapis.on_names(picture)
 
     async def _follow(self) -> None:
-        """A post for each shard of the map, and for each storage host that is registered."""
+        """A post for each shard of the map, for each storage host that is registered, and for the reports of the region."""
         while True:
+            makes: dict[str, Callable[[], Mapping[str, Duty]]]
             makes = {f"shard-{shard}": partial(self._shard_duties, shard) for shard in self._shards()}
             makes |= {f"files-{host}": partial(self._file_duties, host) for host in self._addresses}
             makes["usage"] = lambda: {"reports": Reporting(self._reports, self._clock)}

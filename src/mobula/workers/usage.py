@@ -76,11 +76,15 @@ def main(path: Path, hour: str) -> None:
     try:
         config = msgspec.json.decode(path.read_bytes(), type=WorkerConfig)
         wanted = parse(hour)
-        made = asyncio.run(make(config, wanted))
-    except (OSError, msgspec.MsgspecError, BadHour, ValueError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    except (MetadataError, StoreError, JobFailed, ZooKeeperError) as error:
+    try:
+        made = asyncio.run(make(config, wanted))
+    except BadHour as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    except (MetadataError, StoreError, JobFailed, ZooKeeperError, OSError) as error:
         click.echo(f"report hour {hour}: {error}", err=True)
         sys.exit(1)
     click.echo(
