@@ -83,6 +83,9 @@ class Store:
         if self._ask(path, body, "application/json") != 204:
             raise Refused(f"put {path}: its directory is gone")
 
+    def close(self) -> None:
+        self._connection.close()
+
     def _make(self, folder: str) -> None:
         if self._ask(folder, b"", DIRECTORY) == 404:
             self._make(folder.rpartition("/")[0])

@@ -119,7 +119,8 @@ class Reports:
         final = hour <= last_hour(self._clock.now_s())
         run = f"{WORK}/{name_of(hour)}-{uuid.uuid4()}"
         await self._store.make_directory(run)
-        names, accounts, job = [], 0, None
+        names: list[str] = []
+        accounts, job = 0, None
         for shard in self._metering.shards:
             await fold_all(self._metering, shard)
             async for count, body in self._pages(shard, hour):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import uuid
@@ -118,10 +119,10 @@ def test_the_system_stores_lists_and_removes_what_it_works_on(region: LocalRegio
 def test_a_task_puts_reports_into_directories_that_it_makes(region: LocalRegion) -> None:
     store = report_task.Store(region.port, {"Authorization": f"Token {token(region)}"})
     line = 'id\t{"login":"ann","storage":{"stor":{"objects":1}},"requests":null,"compute":null}\n'
-    for _ in range(2):
-        for path, body in report_task.reports([line], "2026-11-28T05"):
+    with contextlib.closing(store):
+        for path, body in [*report_task.reports([line], "2026-11-28T05")] * 2:
             store.put(path, body)
+        with pytest.raises(report_task.Refused, match="/nobody/reports"):
+            store.put("/nobody/reports/o", b"")
     said = region.client("ann").get("/ann/reports/usage/storage/2026/11/28/05/h05.json")
     assert json.loads(said.body)["storage"] == {"stor": {"objects": 1}}
-    with pytest.raises(report_task.Refused, match="/nobody/reports"):
-        store.put("/nobody/reports/o", b"")
