@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from ops.errors import BadInput, OperatorError
@@ -26,25 +27,33 @@ class Administration:
             BadInput: the payload can't be used (the sentence is the host's).
             OperatorError: no api host could be reached, or it could not be done.
         """
-        why = f"region {self._region.name!r} has no api hosts; run ./mobula up"
-        for host in self._region.pool("api"):
-            try:
-                done = SshRemote(self._region, host.address).run(
-                    [*ARGV, verb], stdin=json.dumps(payload), timeout_s=TIMEOUT_S, check=False
-                )
-            except RemoteError as error:
-                why = str(error)
-                continue
-            if done.exit_code:
-                kind = BadInput if done.exit_code == BadInput.exit_code else OperatorError
-                raise kind(
-                    done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{verb}: exit {done.exit_code}"
-                )
-            try:
-                answer: dict[str, Any] = json.loads(done.stdout)
-            except ValueError as error:
-                raise OperatorError(
-                    f"{verb} on {host.name}: it answered {done.stdout[:200]!r}, which is not JSON"
-                ) from error
-            return answer
-        raise OperatorError(f"{verb}: {why}")
+        return ask_api_host(self._region, verb, [*ARGV, verb], json.dumps(payload), TIMEOUT_S)
+
+
+def ask_api_host(region: Region, what: str, argv: Sequence[str], stdin: str, timeout_s: float) -> dict[str, Any]:
+    """The JSON that a command of ours says on whichever api host answers; `what` names it in errors.
+
+    Raises:
+        BadInput: the input can't be used (the sentence is the host's).
+        OperatorError: no api host could be reached, or it could not be done.
+    """
+    why = f"region {region.name!r} has no api hosts; run ./mobula up"
+    for host in region.pool("api"):
+        try:
+            done = SshRemote(region, host.address).run(list(argv), stdin=stdin, timeout_s=timeout_s, check=False)
+        except RemoteError as error:
+            why = str(error)
+            continue
+        if done.exit_code:
+            kind = BadInput if done.exit_code == BadInput.exit_code else OperatorError
+            raise kind(
+                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{what}: exit {done.exit_code}"
+            )
+        try:
+            answer: dict[str, Any] = json.loads(done.stdout)
+        except ValueError as error:
+            raise OperatorError(
+                f"{what} on {host.name}: it answered {done.stdout[:200]!r}, which is not JSON"
+            ) from error
+        return answer
+    raise OperatorError(f"{what}: {why}")

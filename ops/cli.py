@@ -222,6 +222,27 @@ def repair(obj: Context, as_json: bool, host: str, rate: float, quiet: bool) -> 
 
 @main.command()
 @json_option
+@click.option(
+    "--hour", required=True, metavar="HOUR", help="In UTC, as 2026-11-28T05; the current one: as far as it has come."
+)
+@click.pass_obj
+def usage(obj: Context, as_json: bool, hour: str) -> None:
+    """Make every account's usage reports of an hour now, by a job of the system's own account.
+
+    The region's workers do so by themselves some minutes after each hour; this is for an hour that is not over, or that they are behind
+    with.
+
+    \b
+    Example: ./mobula usage --hour 2026-11-28T05
+    """
+    from ops import usage as reporting  # noqa: PLC0415
+
+    report = reporting.make(obj.load_standing(), hour)
+    obj.show(report.as_json(), report.text(), as_json=as_json)
+
+
+@main.command()
+@json_option
 @click.option("-k", "expression", metavar="EXPR", help="Only checks whose names have these words (pytest's -k).")
 @click.option("--host", "hosts", multiple=True, metavar="HOST", help="Only what HOST takes part in; repeatable.")
 @click.option("--quiet", is_flag=True, help="No progress lines.")

@@ -111,6 +111,8 @@ class Box:
     emitted: Served
     out: int
     err: int
+    ran_s: float = 0.0
+    """how long the last command ran"""
 
     def clear(self) -> None:
         """Nothing is left of what the last one put out."""
@@ -166,7 +168,7 @@ class Runner:
             return box
         self._running[order.task.attempt] = box.sandbox
         try:
-            result = await self._in_box(order, box)
+            result = replace(await self._in_box(order, box), seconds=box.ran_s, memory_mb=_phase(order).memory_mb)
         except BaseException:
             await self._drop(box)
             raise
@@ -252,12 +254,14 @@ class Runner:
         place, unusual = job_names.place(work.name) if work.name else ("", False)
         environment = _environment(order, place=place)
         posting = Posting(self._feeders[order.shard], order.task.attempt, box.emitted, box.sandbox.kill)
+        began_s = time.monotonic()
         async with posting.running():
             if work.reducer is None:
                 given = self._copies.path(work.version) if work.version is not None else self._empty
                 ended = await self._on_object(box, Command(phase.exec, environment, given, f"/manta/{place}"))
             else:
                 ended = await self._on_feeds(order, box, Command(phase.exec, environment))
+            box.ran_s = time.monotonic() - began_s
         if posting.counts and (
             why := failure(ended.status, ended.cores, out_of_memory=ended.out_of_memory, unusual_place=unusual)
         ):

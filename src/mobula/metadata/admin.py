@@ -74,6 +74,7 @@ Answer = dict[str, Any]
 
 async def region_init(metadata: PostgresMetadata, wanted: RegionInit) -> Answer:
     changed, epoch, groups = await metadata.region_init(wanted.storages, wanted.shards)
+    await Directory(metadata).system_account()
     return {"changed": changed, "shard_map_epoch": epoch, "groups": groups}
 
 

@@ -16,6 +16,8 @@ from mobula.metadata.model import NotFound
 from mobula.metadata.store import PostgresMetadata
 
 SHARD = 1
+SYSTEM_LOGIN = "poseidon"
+"""an operator without keys: what the region does for itself is done in its name"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ class Directory:
             writes=True,
         )
         return row["changed"], row["uuid"]
+
+    async def system_account(self) -> uuid.UUID:
+        """The account in whose name the region does its own work, made unless it is there."""
+        _, found = await self.create(SYSTEM_LOGIN, "", operator=True)
+        return found
 
     async def add_key(self, login: str, text: str) -> tuple[bool, str]:
         """Give an account a public key: (added now, its MD5 fingerprint). Raises InvalidKey, NotFound (no such account)."""

@@ -234,7 +234,12 @@ class PostgresJobs:
         await self._move("SELECT * FROM jobs.give_up($1, $2, $3)", epoch, told, INTERNAL)
 
     async def commit(self, epoch: int, results: Sequence[Result]) -> Sequence[Attempt]:
-        told = _json([{**_key(one.attempt), "made": one.made, "error": one.error} for one in results])
+        told = _json([
+            {
+                **_key(one.attempt), "made": one.made, "error": one.error, "ms": round(one.seconds * 1000), "memory_mb": one.memory_mb,
+            }
+            for one in results
+        ])  # fmt: skip
         row = await self._move("SELECT * FROM jobs.commit_results($1, $2)", epoch, told)
         return [results[place - 1].attempt for place in row["counted"]]
 

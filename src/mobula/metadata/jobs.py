@@ -194,6 +194,10 @@ class Result:
     attempt: Attempt
     made: Sequence[Made] = ()
     error: JobError | None = None
+    seconds: float = 0.0
+    """how long its command ran"""
+    memory_mb: int = 0
+    """that it was given; both are metered if it counts"""
 
 
 @dataclass(frozen=True, slots=True)

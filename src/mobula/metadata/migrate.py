@@ -45,7 +45,7 @@ GRANTS = (
     f"DO $do$ BEGIN {_FENCE} "
     + " ".join(
         f"IF to_regnamespace('{s}') IS NOT NULL THEN {_ROWS.format(s)} END IF;"
-        for s in ("metadata", "directory", "jobs")
+        for s in ("metadata", "directory", "jobs", "metering")
     )
     + " END $do$"
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import random
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from mobula.core.paths import NAMESPACES, InvalidPath, Path, parse
 from mobula.core.tokens import TokenKey
 from mobula.metadata import model
 from mobula.metadata.job_store import PostgresJobDoor
+from mobula.metadata.metering import Metering
 from mobula.metadata.model import Kind
 from mobula.metadata.repairing import Repairs
 from mobula.metadata.store import PostgresMetadata
@@ -26,6 +28,7 @@ from mobula.webapi.config import WebapiConfig
 from mobula.webapi.context import Context, JobsOfRegion, Store, read_query
 from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
+from mobula.webapi.usage import Bill
 from mobula.wire.accounts import Accounts, Authcaches
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import BodyTooLarge, Request, Response
@@ -39,6 +42,8 @@ log = structlog.get_logger()
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT")
 OF_STORAGE = "DELETE, GET, HEAD, OPTIONS, PUT"
 NOTES_PERIOD_S = 2.0
+LAST_HAND_OVER_S = 2.0
+"""for shards to take what was counted, before the process ends"""
 JOBS = "jobs"
 NOT_YET = frozenset({JOBS, "uploads", "medusa"})
 """parts of the API that are not there, or not in every region"""
@@ -57,13 +62,22 @@ class Webapi:
         self._namespaces = NAMESPACES if store.jobs is None else (JOBS, *NAMESPACES)
 
     async def handle(self, request: Request, response: Response) -> None:
-        """Answer one request."""
+        """Answer one request, and count it."""
+        bill = Bill()
+        try:
+            await self._handle(request, response, bill)
+        finally:
+            self._store.usage.count(
+                bill, request.method, response.status, bytes_in=request.received_bytes, bytes_out=response.sent_bytes
+            )
+
+    async def _handle(self, request: Request, response: Response, bill: Bill) -> None:
         if (request.headers.get("user-agent") or "").startswith("curl"):
             response.keep_alive = False
         try:
             async with Bound.of(DECIDE_S) as bound:
                 response.on_start = bound.lift
-                await self._route(request, response, bound)
+                await self._route(request, response, bound, bill)
         except ApiError as error:
             failure = error
         except model.MetadataError as error:
@@ -78,7 +92,7 @@ class Webapi:
             response.keep_alive = False
         await response.send_error(failure.status, failure.code, failure.message, failure.headers)
 
-    async def _route(self, request: Request, response: Response, bound: Bound) -> None:
+    async def _route(self, request: Request, response: Response, bound: Bound, bill: Bill) -> None:
         if request.path in {b"", b"/"}:
             await response.send(302, [("Location", "/docs/"), ("Content-Type", "text/plain")])
             return
@@ -88,6 +102,8 @@ class Webapi:
         if request.method not in METHODS:
             raise _not_allowed(request.method, request.path.decode("latin-1"), ", ".join(METHODS))
         context = await self._identify(request, response, bound)
+        if context.caller is None or context.caller.account.uuid == context.owner.uuid:
+            bill.account = context.owner.uuid  # not what an operator does there
         if context.path.namespace == "tokens":
             await self._tokens(context)
             return
@@ -265,6 +281,7 @@ class Service:
         )
         store = Store(self._metadata, storage, self._directory, config.az, pick, self._notes, jobs_of_region)
         self._webapi = Webapi(accounts, store, config.tokens())
+        self._usage, self._metering = store.usage, Metering(self._metadata)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
@@ -277,12 +294,19 @@ class Service:
         self._tree.start()
         self._supervisors.start()
         self._directory.start()
-        self._tasks = [asyncio.get_running_loop().create_task(self._hand_on_notes())]
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._hand_on_notes()),
+            loop.create_task(self._usage.keep_handing_over(self._metering)),
+        ]
 
     async def stop(self) -> None:
         """End."""
         for task in self._tasks:
             task.cancel()
+        with contextlib.suppress(model.MetadataError, TimeoutError):
+            async with asyncio.timeout(LAST_HAND_OVER_S):
+                await self._usage.hand_over(self._metering)
         self._tree.stop()
         self._supervisors.stop()
         self._directory.stop()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from mobula.core.accounts import Account, Caller
+from mobula.core.clock import SystemClock
 from mobula.core.errors import ApiError
 from mobula.core.paths import Path
 from mobula.metadata.jobs import JobDoor
@@ -16,6 +17,7 @@ from mobula.metadata.model import Lookup, Metadata
 from mobula.webapi.bound import Bound
 from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
+from mobula.webapi.usage import RequestCounts
 from mobula.wire.http_exchange import Request, Response
 from mobula.wire.storage_client import StorageClient
 
@@ -90,6 +92,7 @@ class Store:
     notes: Notes
     jobs: JobsOfRegion | None = None
     """None: the region has no compute"""
+    usage: RequestCounts = field(default_factory=lambda: RequestCounts(SystemClock()))
 
 
 def read_query(query: str) -> dict[str, str]:

@@ -1,33 +1,38 @@
 """The background workers of an api host: duties, each done by one worker of the region at a time (mobula.wire.lease).
 
 shard-<n>       garbage of a shard (collector.py), what died half way in it (sweeper.py), its part of lost pools (repair.py), single copies
-                that are missing or wrong (mend.py)
+                that are missing or wrong (mend.py), sums of what accounts use (folding.py)
 files-<host>    a storage host's files that nothing names (files.py)
+usage           the hourly usage reports (reports.py)
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
 from mobula.core.clock import SystemClock
 from mobula.metadata.collecting import Collecting
+from mobula.metadata.metering import Metering
 from mobula.metadata.repairing import Repairs
 from mobula.metadata.store import PostgresMetadata
 from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.posts import Posts, Work
-from mobula.wire.registered import ROOT, addresses_of
+from mobula.wire.registered import ROOT, Webapis, addresses_of
 from mobula.wire.storage_client import StorageClient
 from mobula.wire.zookeeper import Client, Tree
 from mobula.workers.collector import Collector
 from mobula.workers.config import WorkerConfig
 from mobula.workers.files import FileSweeper
+from mobula.workers.folding import Folding
 from mobula.workers.mend import Mending
 from mobula.workers.repair import PoolRepair
+from mobula.workers.reports import Reporting, Reports
 from mobula.workers.stepping import Stepping
 from mobula.workers.sweeper import Sweeper
+from mobula.workers.system_store import WRITE_S, SystemStore, SystemToken
 
 FOLDER = "/workers"
 LOOK_PERIOD_S = 1.0
@@ -64,6 +69,11 @@ class Worker:
         self._copies = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=COPY_S))
         self._copying = StorageClient(self._copies, key=config.signing_key(), caller=config.host, clock=self._clock)
         self._repairs = Repairs(self._metadata)
+        self._webapis = Webapis(config.near_webapis)
+        self._asking = HttpClient(timeouts=Timeouts(connect_s=1.0, response_s=WRITE_S))
+        self._metering = Metering(self._metadata)
+        store = SystemStore(self._asking, self._webapis.pick, SystemToken(self._metadata, config.tokens()))
+        self._reports = Reports(self._metering, store, self._clock)
         self._tree = Tree(self._zookeeper, ROOT, self._on_names)
         self._addresses: dict[str, Address] = {}
         self._duties: dict[str, Mapping[str, Duty]] = {}
@@ -87,16 +97,20 @@ class Worker:
         self._metadata.stop()
         await self._http.close()
         await self._copies.close()
+        await self._asking.close()
         await self._zookeeper.stop()
 
     def _on_names(self, picture: Mapping[str, Mapping[str, bytes]]) -> None:
         self._addresses = addresses_of(picture, "storage")
+        self._webapis.on_names(picture)
 
     async def _follow(self) -> None:
-        """A post for each shard of the map, and for each storage host that is registered."""
+        """A post for each shard of the map, for each storage host that is registered, and for the reports of the region."""
         while True:
+            makes: dict[str, Callable[[], Mapping[str, Duty]]]
             makes = {f"shard-{shard}": partial(self._shard_duties, shard) for shard in self._shards()}
             makes |= {f"files-{host}": partial(self._file_duties, host) for host in self._addresses}
+            makes["usage"] = lambda: {"reports": Reporting(self._reports, self._clock)}
             self._duties = {name: self._duties.get(name) or make() for name, make in makes.items()}
             self._posts.want({name: _all_of(duties) for name, duties in self._duties.items()})
             await asyncio.sleep(LOOK_PERIOD_S)
@@ -110,6 +124,7 @@ class Worker:
             "collector": Collector(shard, self._collecting, self._storage, self._config, self._clock),
             "sweeper": Sweeper(shard, self._collecting, self._config),
             "repair": Stepping(PoolRepair(self._repairs, self._copying, shard)),
+            "usage": Folding(shard, self._metering, self._clock),
             "mending": Stepping(Mending(self._repairs, self._metadata, self._copying, shard)),
         }
 

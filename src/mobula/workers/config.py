@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 
 from mobula.core.capability import parse_key
+from mobula.core.tokens import TokenKey
 from mobula.metadata.config import Postgres
 from mobula.metadata.model import COMMIT_DEADLINE_S
+from mobula.wire.token_key import read_token_key
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,10 @@ class WorkerConfig(Pace, frozen=True, kw_only=True):
     zookeeper: tuple[str, ...]
     postgres: Postgres
     capability_keys: tuple[str, ...]
+    near_webapis: tuple[str, ...] = ()
+    """addresses with ports, of this AZ: asked before others"""
+    token_key: str | None = None
+    """as the webapis have it"""
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -60,6 +66,10 @@ class WorkerConfig(Pace, frozen=True, kw_only=True):
             raise ValueError(f"batch is {self.batch}; it must be from 1 to 10000")
         if self.orphans_max < 0:
             raise ValueError(f"orphans_max is {self.orphans_max}; it must not be negative")
+
+    def tokens(self) -> TokenKey:
+        """What seals tokens. Raises OSError, ValueError."""
+        return read_token_key(self.token_key, self.signing_key())
 
     def signing_key(self) -> bytes:
         """The key that signs capabilities. Raises OSError, ValueError."""

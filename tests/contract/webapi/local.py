@@ -126,6 +126,7 @@ class LocalRegion:
     storage: StorageClient = field(init=False)
     directory: StorageDirectory = field(init=False)
     metadata: MemoryMetadata = field(init=False)
+    store: Store = field(init=False)
     _dying: bool = False
     _private: dict[str, bytes] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -168,7 +169,7 @@ class LocalRegion:
             while len(directory.rooms) < len(servers):
                 await asyncio.sleep(0.002)
         jobs = JobsOfRegion(self.jobs, self.woken.append, IMAGES) if self.jobs is not None else None
-        store = Store(tier, storage, directory, "a", random.Random(1), self.notes, jobs)  # noqa: S311
+        self.store = store = Store(tier, storage, directory, "a", random.Random(1), self.notes, jobs)  # noqa: S311
         handlers = Webapi(self.accounts, store, TOKEN_KEY)
 
         async def handle(request: Request, response: Response) -> None:
