@@ -49,7 +49,9 @@ class Seat:
         end_s = time.monotonic() + BOUND_S
         while (found := re.search(pattern, self.text)) is None:
             assert time.monotonic() < end_s, f"nothing like {pattern!r} in {self.text!r}"
-            assert self._read() or self.process.poll() is None, f"it ended, and nothing like {pattern!r} in {self.text!r}"
+            assert self._read() or self.process.poll() is None, (
+                f"it ended, and nothing like {pattern!r} in {self.text!r}"
+            )
         self.text = self.text[found.end() :]
         return found
 

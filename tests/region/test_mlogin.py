@@ -1,4 +1,4 @@
-"""mlogin on a region: a terminal in a task, through loadbalancer, webapi, supervisor and the task's door; with npm's client, if its agent is there."""
+"""mlogin on a region: a terminal in a task, through loadbalancer, webapi, supervisor and the task's door; with npm's client, too."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def newest(demo: Client) -> dict[str, Any]:
 def test_a_terminal_where_the_object_is(environment_here: dict[str, str], demo: Client, poem: str) -> None:
     with Seat(["mlogin", poem], environment_here) as seat:
         seat.until("connected")
-        seat.type("tty; echo $MANTA_INPUT_FILE; cat \"$MANTA_INPUT_FILE\"\r")
+        seat.type('tty; echo $MANTA_INPUT_FILE; cat "$MANTA_INPUT_FILE"\r')
         seat.until(r"/dev/pts/\d+\r\n")
         seat.until(rf"/manta{poem}\r\npoochy\r\n")
         seat.type("stty size\r")
@@ -92,7 +92,9 @@ def test_npms_mlogin_with_its_agent_made(
 ) -> None:
     """The commands of `docs/clients.md`."""
     key, script = tmp_path / "key", tmp_path / "agent.sh"
-    Shell(os.environ).lines("ssh-keygen", "-q", "-t", "rsa", "-m", "PEM", "-N", "", "-C", uuid.uuid4().hex, "-f", str(key))
+    Shell(os.environ).lines(
+        "ssh-keygen", "-q", "-t", "rsa", "-m", "PEM", "-N", "", "-C", uuid.uuid4().hex, "-f", str(key)
+    )
     script.write_bytes(AGENT)
     mobula.lines("account", "create", "poseidon")
     mobula.lines("account", "key", "add", "poseidon", f"{key}.pub")

@@ -14,7 +14,12 @@ def test_a_message_is_read_as_it_was_written() -> None:
     assert write("medusa", "wait") == 'medusa:{"type":"wait"}'
     said = read(write(medusa.TERMINAL, "start", command="bash", arguments=["-c", "ä"], columns=80))
     assert said is not None
-    assert (said.by, said.kind, said.fields["arguments"], said.fields["columns"]) == ("mlogin", "start", ["-c", "ä"], 80)
+    assert (said.by, said.kind, said.fields["arguments"], said.fields["columns"]) == (
+        "mlogin",
+        "start",
+        ["-c", "ä"],
+        80,
+    )
 
 
 @pytest.mark.parametrize(

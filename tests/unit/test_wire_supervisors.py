@@ -16,7 +16,7 @@ from mobula.wire.http_client import HttpClient
 from mobula.wire.http_exchange import Request, Response
 from mobula.wire.http_failures import Address
 from mobula.wire.http_server import HttpServer
-from mobula.wire.supervisors import SUBJECT, Supervisors, Line
+from mobula.wire.supervisors import SUBJECT, Line, Supervisors
 
 KEY = b"k" * 32
 JOB = uuid.UUID(int=7)

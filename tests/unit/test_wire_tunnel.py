@@ -14,7 +14,12 @@ from mobula.wire.http_server import HttpServer
 from mobula.wire.tunnel import Tunnel, TunnelClosed
 
 BOUND_S = 10.0
-ASKED = [("Connection", "keep-alive, Upgrade"), ("Upgrade", "WebSocket"), ("Sec-WebSocket-Key", "k"), ("Sec-WebSocket-Version", "13")]
+ASKED = [
+    ("Connection", "keep-alive, Upgrade"),
+    ("Upgrade", "WebSocket"),
+    ("Sec-WebSocket-Key", "k"),
+    ("Sec-WebSocket-Version", "13"),
+]
 
 
 class Behind:

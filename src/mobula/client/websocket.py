@@ -1,4 +1,7 @@
-"""A websocket to the service, as its client, on asyncio: whole texts and pieces of bytes, pings, and how it fails. `wsproto` does the frames."""
+"""A websocket to the service, as its client, on asyncio: whole texts and pieces of bytes, pings, and how it fails.
+
+The frames, and the handshake, are `wsproto`'s.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs the two websockets of a job's terminal, and forwards frames. Of a shard's jobs, its supervisor does it: so there is one place for both.
+"""Pairs the two websockets of a job's terminal, and forwards frames. The supervisor of the job's shard does it: so both meet.
 
 Nothing is kept: an end whose peer takes nothing is not read either. A session ends with its supervisor's term.
 """

@@ -1,6 +1,8 @@
-"""A terminal's session: its two ends, who of them is there, and what is said to whom. Pure. Source: the compute contract, "mlogin / medusa".
+"""A terminal's session: its two ends, who of them is there, and what is said to whom. Pure.
 
-    nobody -> one of them -> both, from when on each gets what the other sends -> over, whatever ends it
+Source: the compute contract, section "mlogin / medusa".
+
+nobody -> one of them -> both, from when on each gets what the other sends -> over, whatever ends it
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ class Session:
             raise Taken(f"the job has a {side} already; there is one session of a job at a time")
         self._joined_s[side] = self._heard_s[side] = now_s
         if self.linked:
-            return [(each, write(REFLECTOR, "linkup")) for each in (Side.SLAVE, Side.MASTER)]  # who speaks first hears last
+            return [
+                (each, write(REFLECTOR, "linkup")) for each in (Side.SLAVE, Side.MASTER)
+            ]  # who speaks first hears last
         self._wait_at_s = now_s
         return self.due(now_s)
 

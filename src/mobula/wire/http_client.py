@@ -384,7 +384,9 @@ class _Connection(asyncio.Protocol):
     def release(self, exchange: _Exchange) -> None:
         """The exchange is over for whoever began it."""
         exchange.released = True
-        if self._exchange is exchange and not self._transport.is_closing():  # else it is kept, gone, or sends its last bytes
+        if (
+            self._exchange is exchange and not self._transport.is_closing()
+        ):  # else it is kept, gone, or sends its last bytes
             self.abort()
 
     def usable(self, now_s: float) -> bool:

@@ -227,7 +227,9 @@ class _Connection(asyncio.Protocol):
             if in_head and self._fields is not None and self._head_bytes == shown_bytes:
                 self._count_head(len(data))  # a long header that the parser shows only when it is whole
         except httptools.HttpParserUpgrade as error:
-            self._deaf = True  # no further request comes: unless the upgrade is granted, the connection ends with the answer
+            self._deaf = (
+                True  # no further request comes: unless the upgrade is granted, the connection ends with the answer
+            )
             self._arriving = BodyBuffer(self._set_reading)
             if rest := data[error.args[0] :]:
                 self._arriving.feed(rest)

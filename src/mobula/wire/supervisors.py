@@ -91,7 +91,6 @@ class Line:
         except RequestFailed as error:
             log.info("supervisor not woken", shard=shard, why=str(error))
 
-
     async def attach(self, shard: int, job: uuid.UUID, side: str, headers: Pairs) -> ClientResponse:
         """Ask for an end of a job's terminal: a 101, or why not. `headers` ask for a websocket. Raises RequestFailed."""
         where = self._supervisors.of(shard)

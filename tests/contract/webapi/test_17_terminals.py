@@ -1,4 +1,4 @@
-"""mlogin, and the websockets below it: a webapi in this process, the part of a supervisor that pairs them, and agents as tasks start them."""
+"""mlogin, and the websockets below it: the webapi in this process, a supervisor's part in it, and agents as tasks start them."""
 
 from __future__ import annotations
 
@@ -297,7 +297,19 @@ def test_mlogin_is_a_terminal_where_the_object_is(world: World) -> None:
 
 
 def test_mlogin_without_an_object_reduces_nothing(world: World) -> None:
-    words = ("-q", "-c", "echo $((6 * 7)); exit 3", "-s", "~~/stor/tool", "--memory", "256", "--disk", "4", "--init", "true")
+    words = (
+        "-q",
+        "-c",
+        "echo $((6 * 7)); exit 3",
+        "-s",
+        "~~/stor/tool",
+        "--memory",
+        "256",
+        "--disk",
+        "4",
+        "--init",
+        "true",
+    )
     with world.mlogin(*words) as seat:
         assert seat.exit_code() == 3, seat.text
         assert seat.text == "42\r\n"
