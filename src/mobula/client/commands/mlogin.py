@@ -73,7 +73,7 @@ def run(call: Call) -> None:
         code = asyncio.run(login.run())
         is_over = login.has_exited
     finally:
-        _end(call, job, wait_s=DONE_S if is_over else 0.0)
+        end_job(call, job, wait_s=DONE_S if is_over else 0.0)
     if code is not None:
         raise SystemExit(code)
 
@@ -92,7 +92,7 @@ def _document(call: Call) -> dict[str, Any]:
     return job_document.document_of(phases, NAME, call.client.session.path)
 
 
-def _end(call: Call, job: str, *, wait_s: float) -> None:
+def end_job(call: Call, job: str, *, wait_s: float = 0.0) -> None:
     """Leave no job behind: one that is not done by then is cancelled."""
     until_s = time.monotonic() + wait_s
     try:
@@ -147,10 +147,15 @@ class Login:
     async def _run(self) -> None:
         self._note(f"job {self._job}: created")
         async with await self._connect() as socket:
-            await asyncio.to_thread(self._feed)
-            self._note("waiting for its task")
-            with contextlib.ExitStack() as stack:
-                await self._talk(socket, stack)
+            try:
+                await asyncio.to_thread(self._feed)
+                self._note("waiting for its task")
+                with contextlib.ExitStack() as stack:
+                    await self._talk(socket, stack)
+            except asyncio.CancelledError:
+                # Before its agent finds out that nobody is there any more: or the job might be done, as if all had been well.
+                await asyncio.to_thread(end_job, self._call, self._job)
+                raise
 
     async def _connect(self) -> WebSocket:
         """The job's end of it that is ours. Raises MobulaError."""
