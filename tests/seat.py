@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-BOUND_S = 60.0
+BOUND_S = 10.0
 
 
 class Seat:

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from wsproto import ConnectionState, ConnectionType, WSConnection
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -47,6 +48,8 @@ class WebSocket:
         self._where = where
         self._frames = WSConnection(ConnectionType.CLIENT)
         self._text = ""
+        self._came: list[Event] = []
+        """together with the handshake's answer"""
         self._pinging: asyncio.Task[None] | None = None
 
     @classmethod
@@ -80,9 +83,11 @@ class WebSocket:
         await self._send(Request(host=host, target=target, extra_headers=fields))
         refusal, body = None, b""
         while True:
-            for event in await self._events():
+            came = await self._events()
+            for number, event in enumerate(came):
                 match event:
                     case AcceptConnection():
+                        self._came = came[number + 1 :]
                         return
                     case RejectConnection():
                         refusal = event
@@ -93,6 +98,9 @@ class WebSocket:
 
     async def _events(self) -> list[Event]:
         """What has come, once something has. Raises MobulaError."""
+        if self._came:
+            came, self._came = self._came, []
+            return came
         try:
             data = await self._reader.read(READ_BYTES)
         except OSError as error:

@@ -84,7 +84,7 @@ class Reflector:
         self._pairs[job] = pair
         try:
             accept = generate_accept_token((request.headers.get("sec-websocket-key") or "").encode("latin-1"))
-            headers = [("Upgrade", "websocket"), ("Sec-WebSocket-Accept", accept)]
+            headers = [("Upgrade", "websocket"), ("Sec-WebSocket-Accept", accept.decode("ascii"))]
             pair.ends[side] = _End(response.upgrade(headers))
             await pair.tell(said)
             await self._serve(pair, side, leads)

@@ -277,7 +277,7 @@ async def _typed() -> bytes:
 def raw(fd: int) -> Iterator[None]:
     """The terminal hands on every key while the block runs; then it is as it was."""
     before = termios.tcgetattr(fd)
-    tty.setraw(fd)
+    tty.setraw(fd, termios.TCSADRAIN)  # what was typed meanwhile is not lost
     try:
         yield
     finally:
