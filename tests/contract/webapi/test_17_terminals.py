@@ -60,6 +60,11 @@ class Tasks(list[uuid.UUID]):
         self._working.add(work)
         work.add_done_callback(self._working.discard)
 
+    async def settled(self) -> None:
+        """All agents have ended, and what was started for them."""
+        while self._working:
+            await asyncio.wait(set(self._working))
+
     async def _move(self, job: uuid.UUID) -> None:
         async with self._lock:
             epoch = await self.kept.lead()
@@ -162,6 +167,7 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
+    made.region.call(made.tasks.settled())
     made.region.stop()
 
 
