@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mobula.client.commands import COMMANDS
+from mobula.core.medusa import AGENT
 from ops import image, release
 from ops.errors import OperatorError
 from ops.imports import Needs, needs
@@ -35,7 +36,7 @@ CLIENT = SOURCE / "mobula" / "client"
 INIT = SOURCE / "mobula" / "sandbox" / "init.c"
 NPM = REPO / "requirements" / "task"
 """package.json, and the lock with the hashes"""
-LIBRARIES = ("cffi", "cryptography", "httptools", "pycparser")
+LIBRARIES = ("cffi", "cryptography", "h11", "httptools", "pycparser", "wsproto")
 """what the client imports, and what that needs, of the services' pins"""
 ROOM_BYTES = 3 << 30
 """what a build needs at its peak: unpacked root (730 MB), archives, and some air"""
@@ -50,6 +51,20 @@ sys.path.insert(0, "/{TOOLS}/lib")
 from mobula.client.commands.command import main
 
 main()
+"""
+AGENT_LAUNCHER = LAUNCHER.replace("commands.command", "medusa_agent")
+# Of illumos: the stock mlogin has the agent run its command in a process contract by this, of which there are none here. Options and
+# operands as ctrun(1) has them.
+CTRUN = """#!/bin/sh
+while getopts A:F:f:i:l:o:r:tvV option; do
+  [ "$option" != "?" ] || exit 2
+done
+shift $((OPTIND - 1))
+if [ $# -eq 0 ]; then
+  echo "usage: ctrun [options] command [argument ...]; there are no contracts here, and options do nothing" >&2
+  exit 2
+fi
+exec "$@"
 """
 # glibc knows localhost from this file alone; sudo looks up the host's name.
 HOSTS = "127.0.0.1 localhost task\n::1 localhost ip6-localhost\n"
@@ -79,6 +94,8 @@ def digest() -> str:
         HOSTS,
         COMPILE,
         LAUNCHER,
+        AGENT_LAUNCHER,
+        CTRUN,
         sorted(COMMANDS),
         [(str(path.relative_to(SOURCE)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in client.files],
         release.pins_of(release.PINS.read_text(), LIBRARIES),
@@ -173,8 +190,13 @@ def _install_tools(new: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, path)
     (tools / "bin").mkdir()
-    (tools / "launch").write_text(LAUNCHER)
-    (tools / "launch").chmod(0o755)
+    for path, text in (
+        (tools / "launch", LAUNCHER),
+        (new / "root" / AGENT.lstrip("/"), AGENT_LAUNCHER),
+        (new / "root/usr/bin/ctrun", CTRUN),
+    ):
+        path.write_text(text)
+        path.chmod(0o755)
     for name in COMMANDS:
         (tools / "bin" / name).symlink_to("../launch")
     # Unchecked: these files never change, and a start is cheaper without a look at the source.

@@ -17,6 +17,7 @@ from mobula.agent import boxes
 from mobula.agent.boxes import PARENT, Boxes, Image
 from mobula.core.clock import SystemClock
 from mobula.core.job import parse
+from mobula.core.medusa import STOCK_AGENT
 from mobula.core.paths import parse as parse_path
 from mobula.jobs.lead import Agent, Lead, Located, Order
 from mobula.jobs.runner import Lost, NoAsset, Runner
@@ -254,6 +255,13 @@ async def test_a_command_that_fails_is_an_error_with_what_it_said(world: World) 
 async def test_how_it_failed_is_told(world: World, script: str, said: str) -> None:
     job = await world.job({"exec": script, "type": "reduce", "memory": 128})
     assert world.errors(job) == [said]
+
+
+async def test_a_core_ends_no_interactive_task(world: World) -> None:
+    script = "#!/bin/bash\nbash -c 'kill -SEGV $$'\necho goes on\n"
+    inputs = {STOCK_AGENT: script}
+    job = await world.job({"exec": f"/assets{STOCK_AGENT}", "assets": [STOCK_AGENT]}, inputs=inputs)
+    assert (world.errors(job), world.outputs(job)) == ([], ["goes on\n"])
 
 
 async def test_what_a_task_finds_around_it(world: World) -> None:

@@ -55,6 +55,8 @@ SAID = {
     "cd /tmp && echo x > f && zip -q f.zip f && unzip -p f.zip && tar -cJf f.tar.xz f && tar -tf f.tar.xz": "x\nf",
     "getent hosts localhost": "localhost",
     "printf 'a 1\\nb 2\\na 3\\n' | maggr key,sum": "a\t4\nb\t2",
+    "ctrun -l child -o noorphan,pgrponly -i core echo -n a b": "a b",
+    "/usr/local/lib/mobula/medusa-agent 2>&1 || true": "MANTA_JOB_ID is not set",
     "PYTHONPATH=/nonsense PYTHONHOME=/nonsense mls --version": "mobula-client/",
 }
 """commands, and what they say"""

@@ -16,7 +16,7 @@ from mobula.wire.http_client import HttpClient
 from mobula.wire.http_exchange import Request, Response
 from mobula.wire.http_failures import Address
 from mobula.wire.http_server import HttpServer
-from mobula.wire.supervisors import SUBJECT, Supervisors, Waker
+from mobula.wire.supervisors import SUBJECT, Line, Supervisors
 
 KEY = b"k" * 32
 JOB = uuid.UUID(int=7)
@@ -62,7 +62,7 @@ async def test_a_supervisor_is_told(client: HttpClient) -> None:
     server = HttpServer(listening.handle)
     port = await server.listen("127.0.0.1", 0)
     found = supervisors(shard_2=f"127.0.0.1:{port}".encode())
-    Waker(found, client, key=KEY, caller="api-1", clock=SystemClock()).wake(2, JOB)
+    Line(found, client, key=KEY, caller="api-1", clock=SystemClock()).wake(2, JOB)
     async with asyncio.timeout(5):
         await listening.heard.wait()
     assert listening.told == [f"/jobs/2/wake/{JOB}"]
@@ -71,10 +71,10 @@ async def test_a_supervisor_is_told(client: HttpClient) -> None:
 
 
 async def test_nobody_to_tell_is_no_error(client: HttpClient) -> None:
-    waker = Waker(supervisors(shard_1=b"127.0.0.1:1"), client, key=KEY, caller="api-1", clock=SystemClock())
-    waker.wake(2, JOB)
+    line = Line(supervisors(shard_1=b"127.0.0.1:1"), client, key=KEY, caller="api-1", clock=SystemClock())
+    line.wake(2, JOB)
     with structlog.testing.capture_logs() as logs:
-        waker.wake(1, JOB)
+        line.wake(1, JOB)
         async with asyncio.timeout(5):
             while not logs:
                 await asyncio.sleep(0)

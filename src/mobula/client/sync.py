@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
@@ -127,6 +128,11 @@ class Client:
             return self._http.request(address, request.method, target, headers=headers)
         chunks, length = request.body.chunks(), request.body.size_bytes
         return self._http.upload(address, request.method, target, chunks, headers=headers, content_length=length)
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """Whom it trusts, for connections beside its own; None: clear text. Known once a request was answered."""
+        return self._trust.context
 
     def close(self) -> None:
         self._http.close()

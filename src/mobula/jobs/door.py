@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from mobula.core.paths import InvalidPath, parse
 from mobula.metadata.jobs import Made
+from mobula.wire import websocket
 from mobula.wire.http_client import AnsweredEarly, ClientResponse, HttpClient, Upload
 from mobula.wire.http_exchange import Request, Response
 from mobula.wire.http_failures import Address, RequestFailed
@@ -27,6 +28,7 @@ RESERVED = frozenset({"stderr", "core"})
 # What is between two neighbours only, or said anew by whoever sends.
 OF_CONNECTION = frozenset({
     "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-protocol", "sec-websocket-version",
 })  # fmt: skip
 NOT_ASKED_ON = OF_CONNECTION | {"authorization", STREAM, REDUCER, REFERENCE}
 NOT_ANSWERED_ON = OF_CONNECTION | {"date", "x-request-id", "x-response-time"}
@@ -102,12 +104,17 @@ class Door:
             self._failed |= reply.status >= 500 and reply.status != NOT_BUILT
             if made is not None and 200 <= reply.status < 300:
                 await self._emit(made)
-            await _answer(reply, response)
+            if reply.status == websocket.SWITCHING:
+                await websocket.pass_on(reply, response)
+            else:
+                await _answer(reply, response)
 
     async def _ask(self, request: Request) -> ClientResponse:
         headers = [(name, value) for name, value in request.headers if name.lower() not in NOT_ASKED_ON]
         headers.append(("Authorization", f"Token {self._token()}"))
         headers.append(("x-request-id", request.request_id))
+        if websocket.is_asked_for(request.headers):
+            headers += websocket.asked_on(request.headers)
         target = request.target.decode("latin-1")
         if not request.has_body:
             return await self._client.request(self._webapi(), request.method, target, headers=headers)

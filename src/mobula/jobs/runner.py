@@ -19,7 +19,7 @@ from typing import Protocol
 
 import structlog
 
-from mobula.core import job_names
+from mobula.core import job_names, medusa
 from mobula.core.job import Phase
 from mobula.jobs.board import Group, group_of
 from mobula.jobs.lead import Order
@@ -262,8 +262,9 @@ class Runner:
             else:
                 ended = await self._on_feeds(order, box, Command(phase.exec, environment))
             box.ran_s = time.monotonic() - began_s
+        cores = () if medusa.is_interactive(phase.exec, phase.assets or ()) else ended.cores
         if posting.counts and (
-            why := failure(ended.status, ended.cores, out_of_memory=ended.out_of_memory, unusual_place=unusual)
+            why := failure(ended.status, cores, out_of_memory=ended.out_of_memory, unusual_place=unusual)
         ):
             return await self._fail(order, box, USER_TASK, why)
         made = await posting.rest()

@@ -5,6 +5,7 @@ POST /jobs/<shard>/results     what came of attempts                         -> 
 POST /jobs/<shard>/made        names that an attempt has put out             -> whether it counts
 POST /jobs/<shard>/feed        more of what a reducer gets                   -> feeds, whether that is all
 POST /jobs/<shard>/wake/<job>  something has happened to a job               -> 204
+GET /jobs/<shard>/attach/<job>/master and /slave     an end of its terminal  -> 101, a websocket; 409 if there is one
 503: nobody leads that shard here.
 """
 
@@ -18,8 +19,11 @@ import msgspec
 from mobula.core.capability import HEADER, CapabilityRefused, verify
 from mobula.core.clock import Clock
 from mobula.jobs.lead import Agent, Lead, Order
+from mobula.jobs.reflector import Reflector
+from mobula.jobs.session import Side, Taken
 from mobula.metadata.jobs import Attempt, Feed, Job, Made, Result, Task
 from mobula.metadata.model import MetadataError, NotFound, Unavailable
+from mobula.wire import websocket
 from mobula.wire.http_client import HttpClient
 from mobula.wire.http_exchange import Request, Response
 from mobula.wire.http_failures import Address, RequestFailed
@@ -79,16 +83,27 @@ class SupervisorDoor:
         self._leads = leads
         self._keys = keys
         self._clock = clock
+        self._reflector = Reflector()
+
+    @property
+    def terminals(self) -> int:
+        """Of sessions that are open."""
+        return self._reflector.count
 
     async def handle(self, request: Request, response: Response) -> None:
         """mobula.wire.http_server.Handler."""
         try:
             verify(self._keys, request.headers.get(HEADER), request.method, SUBJECT, None, now_s=self._clock.now_s())
+            if request.method == "GET":
+                await self._attach(request, response)
+                return
             body = await self._answer(request, await request.body(BODY_BYTES_MAX))
         except CapabilityRefused as error:
             await response.send_error(403, "AuthorizationFailed", str(error))
         except msgspec.MsgspecError as error:
             await response.send_error(400, "BadRequestError", f"the body is not understood: {error}")
+        except Taken as error:
+            await response.send_error(409, "EntityAlreadyExists", str(error))
         except NotFound as error:
             await response.send_error(404, "ResourceNotFound", str(error))
         except MetadataError as error:
@@ -97,10 +112,7 @@ class SupervisorDoor:
             await response.send(200 if body else 204, [("Content-Type", "application/json")] if body else (), body)
 
     async def _answer(self, request: Request, body: bytes) -> bytes:
-        _, _, shard, verb, *more = [*request.path.decode("latin-1").split("/"), "", "", "", ""]
-        lead = self._leads.get(int(shard)) if shard.isdecimal() else None
-        if lead is None or not lead.leads:
-            raise Unavailable(f"nobody leads the jobs of shard {shard!r} here")
+        lead, verb, more = self._asked(request)
         if verb == "orders":
             return await _order(lead, _ask.decode(body))
         if verb == "results":
@@ -118,6 +130,22 @@ class SupervisorDoor:
         else:
             raise NotFound(f"{verb!r} is nothing that a supervisor does")
         return b""
+
+    def _asked(self, request: Request) -> tuple[Lead, str, Sequence[str]]:
+        """Who leads the shard, the verb, and what follows it. Raises Unavailable."""
+        _, _, shard, verb, *more = [*request.path.decode("latin-1").split("/"), "", "", "", ""]
+        lead = self._leads.get(int(shard)) if shard.isdecimal() else None
+        if lead is None or not lead.leads:
+            raise Unavailable(f"nobody leads the jobs of shard {shard!r} here")
+        return lead, verb, more
+
+    async def _attach(self, request: Request, response: Response) -> None:
+        """Raises Taken, MetadataError, msgspec.MsgspecError."""
+        lead, verb, more = self._asked(request)
+        if verb != "attach" or not websocket.is_asked_for(request.headers):
+            raise NotFound("what can be got from a supervisor is a websocket to a job's terminal")
+        job, side = msgspec.convert(more[0], uuid.UUID), msgspec.convert(more[1], Side)
+        await self._reflector.attach(job, side, request, response, lambda: lead in self._leads.values())
 
 
 async def _order(lead: Lead, ask: Ask) -> bytes:

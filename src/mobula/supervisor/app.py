@@ -113,5 +113,6 @@ class Supervisor:
         return {
             "healthy": ready,
             "why": "" if ready else "the shard map has not been read from ZooKeeper yet",
+            "terminals": self._door.terminals,
             "jobs": {f"shard-{shard}": lead.says for shard, lead in sorted(self._leads.items())},
         }

@@ -21,7 +21,7 @@ from mobula.metadata.metering import Metering
 from mobula.metadata.model import Kind
 from mobula.metadata.repairing import Repairs
 from mobula.metadata.store import PostgresMetadata
-from mobula.webapi import directories, jobs, links, objects, token
+from mobula.webapi import directories, jobs, links, medusa, objects, token
 from mobula.webapi.auth import authenticate, authorize, require_caller, require_secure
 from mobula.webapi.bound import DECIDE_S, Bound
 from mobula.webapi.config import WebapiConfig
@@ -34,7 +34,7 @@ from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import BodyTooLarge, Request, Response
 from mobula.wire.registered import ROOT, addresses_of
 from mobula.wire.storage_client import StorageClient, StorageUnavailable
-from mobula.wire.supervisors import Supervisors, Waker
+from mobula.wire.supervisors import Line, Supervisors
 from mobula.wire.zookeeper import Client, Tree
 
 log = structlog.get_logger()
@@ -44,8 +44,8 @@ OF_STORAGE = "DELETE, GET, HEAD, OPTIONS, PUT"
 NOTES_PERIOD_S = 2.0
 LAST_HAND_OVER_S = 2.0
 """for shards to take what was counted, before the process ends"""
-JOBS = "jobs"
-NOT_YET = frozenset({JOBS, "uploads", "medusa"})
+JOBS, MEDUSA = "jobs", "medusa"
+NOT_YET = frozenset({JOBS, "uploads", MEDUSA})
 """parts of the API that are not there, or not in every region"""
 CROSSDOMAIN = b"""<?xml version="1.0"?>
 <cross-domain-policy><site-control permitted-cross-domain-policies="none"/></cross-domain-policy>
@@ -106,6 +106,10 @@ class Webapi:
             bill.account = context.owner.uuid  # not what an operator does there
         if context.path.namespace == "tokens":
             await self._tokens(context)
+            return
+        if context.path.namespace == MEDUSA and self._store.jobs is not None:
+            authorize(context.caller, context.owner, request.method, context.path)
+            await medusa.handle(context, self._store.jobs)
             return
         self._namespace_is_there(context.path)
         if context.path.namespace == JOBS and self._store.jobs is not None:
@@ -273,11 +277,14 @@ class Service:
         self._notes = Notes()
         self._supervisors = Supervisors(self._zookeeper)
         self._door = PostgresJobDoor(self._metadata)
-        self._waker = Waker(
+        self._line = Line(
             self._supervisors, self._http, key=config.signing_key(), caller=config.host, clock=SystemClock()
         )
         jobs_of_region = JobsOfRegion(
-            self._door, lambda job: self._waker.wake(self._door.shard_of(job), job), config.images
+            self._door,
+            lambda job: self._line.wake(self._door.shard_of(job), job),
+            lambda job, side, headers: self._line.attach(self._door.shard_of(job), job, side, headers),
+            config.images,
         )
         store = Store(self._metadata, storage, self._directory, config.az, pick, self._notes, jobs_of_region)
         self._webapi = Webapi(accounts, store, config.tokens())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -18,7 +18,9 @@ from mobula.webapi.bound import Bound
 from mobula.webapi.notes import Notes
 from mobula.webapi.placement import StorageDirectory
 from mobula.webapi.usage import RequestCounts
+from mobula.wire.http_client import ClientResponse
 from mobula.wire.http_exchange import Request, Response
+from mobula.wire.http_message import Pairs
 from mobula.wire.storage_client import StorageClient
 
 
@@ -72,12 +74,13 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class JobsOfRegion:
-    """Where jobs are kept, how their supervisor learns that something has happened to one, and which images they may ask for."""
+    """Where jobs are kept; how their supervisor learns that something has happened to one, and is asked for an end of its terminal."""
 
     door: JobDoor
     wake: Callable[[uuid.UUID], None]
+    attach: Callable[[uuid.UUID, str, Pairs], Awaitable[ClientResponse]]
     images: tuple[str, ...]
-    """versions"""
+    """versions that jobs may ask for"""
 
 
 @dataclass(slots=True)

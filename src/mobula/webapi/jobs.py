@@ -77,13 +77,13 @@ def _unknown(context: Context) -> ApiError:
     return ApiError.of("ResourceNotFound", path=Path(context.path.login, context.path.names[:2]))
 
 
-async def _job(context: Context, door: JobDoor, job: uuid.UUID) -> Job:
-    """The job, if it is the account's. Raises ApiError."""
+async def live_job(context: Context, door: JobDoor, job: uuid.UUID) -> Job:
+    """The job, if it is the account's, and live. Raises ApiError."""
     try:
         found = await door.look(job)
     except NotFound as error:
         raise _unknown(context) from error
-    if found.owner.account != context.owner.uuid:
+    if found.owner.account != context.owner.uuid or not found.live:
         raise _unknown(context)
     return found
 
@@ -128,9 +128,7 @@ async def _list(context: Context, door: JobDoor) -> None:
 
 
 async def _live(context: Context, jobs: JobsOfRegion, job: uuid.UUID, asked: tuple[str, ...]) -> None:
-    row = await _job(context, jobs.door, job)
-    if not row.live:
-        raise _unknown(context)
+    row = await live_job(context, jobs.door, job)
     match asked:
         case "GET", "status":
             body = msgspec.json.encode(status(row))

@@ -32,6 +32,7 @@ from mobula.wire.http_failures import (
     Timeouts,
 )
 from mobula.wire.http_message import Headers, Pairs, allows_body, head
+from mobula.wire.tunnel import Tunnel
 
 __all__ = [
     "Address", "AnsweredEarly", "ClientResponse", "ConnectFailed", "ConnectionLost", "HttpClient", "InvalidResponse", "RequestFailed",
@@ -39,6 +40,7 @@ __all__ = [
 ]  # fmt: skip
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEAD_BYTES_MAX = 256 * 1024
+_SWITCHING = 101
 UNACKNOWLEDGED_MS = 5000
 """a host whose kernel has not acknowledged a byte for so long is gone (TCP_USER_TIMEOUT)"""
 
@@ -74,6 +76,10 @@ class ClientResponse:
 
     async def close(self) -> None:
         self._connection.release(self._exchange)
+
+    def tunnel(self) -> Tunnel:
+        """Of an upgrade that was asked for and granted (status 101): what the connection is now, in place of a body. Close that then."""
+        return Tunnel(self._connection, self._exchange.body, RequestFailed)
 
     # for `mobula.wire.relay`
 
@@ -378,7 +384,9 @@ class _Connection(asyncio.Protocol):
     def release(self, exchange: _Exchange) -> None:
         """The exchange is over for whoever began it."""
         exchange.released = True
-        if self._exchange is exchange:  # else the connection is kept, or gone
+        if (
+            self._exchange is exchange and not self._transport.is_closing()
+        ):  # else it is kept, gone, or sends its last bytes
             self.abort()
 
     def usable(self, now_s: float) -> bool:
@@ -417,6 +425,9 @@ class _Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             self.release(exchange)  # if it was over at that moment, the connection may carry another one now
             raise
+
+    def close(self) -> None:
+        self._transport.close()
 
     def write(self, data: bytes) -> None:
         if self._lost:
@@ -493,13 +504,21 @@ class _Connection(asyncio.Protocol):
         if self._exchange is None:
             self.abort()  # nothing was asked
             return
+        if self._exchange.status == _SWITCHING:
+            self._exchange.body.feed(data)
+            return
         try:
             self._parser.feed_data(data)
             if self._in_head:
                 self._count_head(len(data))
         except InvalidResponse as error:
             self._refuse(str(error))
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade as error:
+            if self._exchange.status != _SWITCHING:
+                self._refuse("an upgrade that was not asked for")
+            elif rest := data[error.args[0] :]:
+                self._exchange.body.feed(rest)
+        except httptools.HttpParserError as error:
             self._refuse(str(error))
         if self._exchange is not None and self._exchange.method == "HEAD" and self._exchange.status:
             self._parser = httptools.HttpResponseParser(self)  # the old one waits for a body that doesn't come
@@ -525,12 +544,13 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         exchange, status = self._exchange, self._parser.get_status_code()
-        if exchange is None or exchange.answered.done() or status < 200:
+        upgraded = status == _SWITCHING and self._parser.should_upgrade()
+        if exchange is None or exchange.answered.done() or (status < 200 and not upgraded):
             return
         exchange.status = status
         exchange.headers = Headers(self._fields)
         framed = "content-length" in exchange.headers or "transfer-encoding" in exchange.headers
-        exchange.until_eof = not framed and allows_body(status) and exchange.method != "HEAD"
+        exchange.until_eof = upgraded or (not framed and allows_body(status) and exchange.method != "HEAD")
         exchange.answered.set_result(None)
         if not exchange.continued.done():
             exchange.continued.set_result(None)
@@ -548,7 +568,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         exchange = self._exchange
-        if exchange is None:
+        if exchange is None or exchange.status == _SWITCHING:
             return
         if exchange.status:
             self._complete(exchange)

@@ -11,8 +11,10 @@ from typing import Protocol
 from mobula.wire.http_body import BodyBuffer
 from mobula.wire.http_message import Headers, Pairs, allows_body, error_body, head, status_line
 from mobula.wire.socket_copy import Progress
+from mobula.wire.tunnel import Tunnel
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SWITCHING = 101
 LARGE_BYTES = 256 * 1024
 """from here on a thread moves a body's bytes"""
 
@@ -42,6 +44,11 @@ class Carrier(Protocol):
     def write(self, data: bytes) -> None: ...
 
     async def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def arriving(self) -> BodyBuffer | None:
+        """What comes after a request that has asked for an upgrade; None: none has."""
 
     async def send_file(self, prefix: bytes, fd: int, offset: int, size_bytes: int) -> None: ...
 
@@ -308,6 +315,18 @@ class Response:
             self.sent_bytes = size_bytes
         self.finished = True
 
+    def upgrade(self, headers: Pairs) -> Tunnel:
+        """Grant the upgrade that the request asks for: the connection carries bytes of another protocol from now on, and then ends.
+
+        Raises RuntimeError if the request asks for none.
+        """
+        arriving = self._connection.arriving()
+        if arriving is None:
+            raise RuntimeError(f"upgrade {self._request.method}: the request asks for none")
+        self._connection.write(self._head(_SWITCHING, [("Connection", "Upgrade"), *headers], None))
+        self.finished = True
+        return Tunnel(self._connection, arriving, ClientAborted)
+
     # for `mobula.wire.relay`
 
     def can_hand_over(self) -> bool:
@@ -340,7 +359,7 @@ class Response:
         else:
             self.keep_alive = False
         self.keep_alive = self.keep_alive and connection.reusable(request)
-        if not self.keep_alive:
+        if not self.keep_alive and status != _SWITCHING:
             fields.append(("Connection", "close"))
         elif request.version == "1.0":
             fields.append(("Connection", "keep-alive"))

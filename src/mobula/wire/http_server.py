@@ -29,6 +29,7 @@ import httptools
 
 from mobula.core import log
 from mobula.wire import socket_copy
+from mobula.wire.http_body import BodyBuffer
 from mobula.wire.http_exchange import (
     LARGE_BYTES,
     BodyMalformed,
@@ -165,6 +166,8 @@ class _Connection(asyncio.Protocol):
         self._queue: deque[tuple[Request, Response] | _Refusal] = deque()
         self._deaf = False
         """what still arrives is dropped"""
+        self._arriving: BodyBuffer | None = None
+        """what still arrives after a request that asks for an upgrade, granted or not"""
         self._handed_over = False
         """a thread reads the socket"""
         self._reading = True
@@ -191,12 +194,16 @@ class _Connection(asyncio.Protocol):
         self._queue.clear()
         if self._receiving is not None:
             self._receiving.body_failed(ClientAborted("the client went away while it sent a body"))
+        if self._arriving is not None:
+            self._arriving.end()
         if self._writable is not None:
             self._writable.set()
 
     def eof_received(self) -> bool:
         """A client may end its side and wait for the answer; but a request cut off will never be whole."""
         self._deaf = True
+        if self._arriving is not None:
+            self._arriving.end()
         return self.task is not None and self._receiving is None and not self._tls
 
     def pause_writing(self) -> None:
@@ -209,6 +216,9 @@ class _Connection(asyncio.Protocol):
         self._writable = self._stuck_since_s = None
 
     def data_received(self, data: bytes) -> None:
+        if self._arriving is not None:
+            self._arriving.feed(data)
+            return
         if self._deaf:
             return
         in_head, shown_bytes = self._fields is not None, self._head_bytes
@@ -216,8 +226,13 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
             if in_head and self._fields is not None and self._head_bytes == shown_bytes:
                 self._count_head(len(data))  # a long header that the parser shows only when it is whole
-        except httptools.HttpParserUpgrade:
-            self._deaf = True  # answered as if no upgrade had been asked for; the connection ends then
+        except httptools.HttpParserUpgrade as error:
+            self._deaf = (
+                True  # no further request comes: unless the upgrade is granted, the connection ends with the answer
+            )
+            self._arriving = BodyBuffer(self._set_reading)
+            if rest := data[error.args[0] :]:
+                self._arriving.feed(rest)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             self._reject(cause if isinstance(cause, _Refusal) else _malformed(error))
@@ -382,7 +397,8 @@ class _Connection(asyncio.Protocol):
 
     def _set_reading(self) -> None:
         full = bool(self._queue) or (self._receiving is not None and self._receiving.body_full)
-        wanted = not self._handed_over and (self._deaf or not full)
+        held = full if not self._deaf else self._arriving is not None and self._arriving.full
+        wanted = not self._handed_over and not held
         if wanted != self._reading and not self.lost and not self._transport.is_closing():
             self._reading = wanted
             if wanted:
@@ -395,6 +411,8 @@ class _Connection(asyncio.Protocol):
     def stop(self) -> None:
         if self.task is None:
             self._transport.close()
+        elif self._arriving is not None:
+            self._arriving.end()
 
     def kill(self) -> None:
         if self.task is not None:
@@ -439,6 +457,12 @@ class _Connection(asyncio.Protocol):
             await self._writable.wait()
         if self.lost:
             raise ClientAborted("the client went away while it was answered")
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def arriving(self) -> BodyBuffer | None:
+        return self._arriving
 
     def body_changed(self) -> None:
         self._set_reading()

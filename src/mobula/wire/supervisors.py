@@ -10,8 +10,9 @@ import structlog
 
 from mobula.core.capability import HEADER, Grant, sign
 from mobula.core.clock import Clock
-from mobula.wire.http_client import HttpClient
-from mobula.wire.http_failures import Address, RequestFailed
+from mobula.wire.http_client import ClientResponse, HttpClient
+from mobula.wire.http_failures import Address, ConnectFailed, RequestFailed
+from mobula.wire.http_message import Pairs
 from mobula.wire.zookeeper import Client, Tree
 
 log = structlog.get_logger()
@@ -61,8 +62,8 @@ class Supervisors:
         self._addresses = found
 
 
-class Waker:
-    """Tells a supervisor that something has happened to a job; if that fails, it finds out by itself a moment later."""
+class Line:
+    """What a webapi says to the supervisors of jobs."""
 
     def __init__(self, supervisors: Supervisors, client: HttpClient, *, key: bytes, caller: str, clock: Clock) -> None:
         self._supervisors = supervisors
@@ -73,7 +74,7 @@ class Waker:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wake(self, shard: int, job: uuid.UUID) -> None:
-        """Returns at once."""
+        """Something has happened to a job. Returns at once; if it can't be said, the supervisor finds out by itself a moment later."""
         where = self._supervisors.of(shard)
         if where is not None:
             task = asyncio.get_running_loop().create_task(self._tell(where, shard, job))
@@ -90,7 +91,16 @@ class Waker:
         except RequestFailed as error:
             log.info("supervisor not woken", shard=shard, why=str(error))
 
+    async def attach(self, shard: int, job: uuid.UUID, side: str, headers: Pairs) -> ClientResponse:
+        """Ask for an end of a job's terminal: a 101, or why not. `headers` ask for a websocket. Raises RequestFailed."""
+        where = self._supervisors.of(shard)
+        if where is None:
+            raise ConnectFailed(f"nobody leads the jobs of shard {shard} now")
+        allowed = permission(self._key, self._caller, self._clock, "GET")
+        target = f"/jobs/{shard}/attach/{job}/{side}"
+        return await self._client.request(where, "GET", target, headers=[allowed, *headers])
 
-def permission(key: bytes, caller: str, clock: Clock) -> tuple[str, str]:
+
+def permission(key: bytes, caller: str, clock: Clock, method: str = "POST") -> tuple[str, str]:
     """The header that lets a request through to a supervisor."""
-    return HEADER, sign(key, Grant("POST", SUBJECT, None, int(clock.now_s()) + VALID_S, caller))
+    return HEADER, sign(key, Grant(method, SUBJECT, None, int(clock.now_s()) + VALID_S, caller))

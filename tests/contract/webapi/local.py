@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from mobula.core.clock import SystemClock
 from mobula.core.errors import unavailable
 from mobula.core.keys import load_public_key
 from mobula.core.tokens import TokenKey
+from mobula.jobs.wire import SupervisorDoor
 from mobula.metadata.job_memory import MemoryJobs
 from mobula.metadata.memory import MemoryMetadata
 from mobula.metadata.model import Metadata, StorageServer
@@ -40,6 +42,7 @@ from mobula.wire.http_client import Address, HttpClient, Timeouts
 from mobula.wire.http_exchange import Request, Response
 from mobula.wire.http_server import HttpServer, Limits
 from mobula.wire.storage_client import StorageClient
+from mobula.wire.supervisors import Line, Supervisors
 from tests.region.signed import Client
 
 KEY_TEXT = "5e" * 32
@@ -123,6 +126,8 @@ class LocalRegion:
     """None: there is no compute"""
     woken: list[uuid.UUID] = field(default_factory=list)
     """jobs of which a supervisor would have heard"""
+    leads: dict[int, Any] = field(default_factory=lambda: {1: SimpleNamespace(leads=True)})
+    """what stands in for a supervisor's term, by shard: terminals need no more of it"""
     storage: StorageClient = field(init=False)
     directory: StorageDirectory = field(init=False)
     metadata: MemoryMetadata = field(init=False)
@@ -168,7 +173,7 @@ class LocalRegion:
         async with asyncio.timeout(BOUND_S):
             while len(directory.rooms) < len(servers):
                 await asyncio.sleep(0.002)
-        jobs = JobsOfRegion(self.jobs, self.woken.append, IMAGES) if self.jobs is not None else None
+        jobs = await self._compute(http, self.jobs) if self.jobs is not None else None
         self.store = store = Store(tier, storage, directory, "a", random.Random(1), self.notes, jobs)  # noqa: S311
         handlers = Webapi(self.accounts, store, TOKEN_KEY)
 
@@ -182,6 +187,20 @@ class LocalRegion:
         webapi = HttpServer(handle, limits=self.limits, identity=IDENTITY)
         self.port = await webapi.listen("127.0.0.1", 0)
         self._stopping.append(lambda: webapi.stop(1.0))
+
+    async def _compute(self, http: HttpClient, kept: MemoryJobs) -> JobsOfRegion:
+        """Jobs, and the part of a supervisor that has to do with terminals."""
+        keys = [bytes.fromhex(KEY_TEXT)]
+        supervisor = HttpServer(SupervisorDoor(self.leads, keys, SystemClock()).handle)
+        port = await supervisor.listen("127.0.0.1", 0)
+        self._stopping.append(lambda: supervisor.stop(1.0))
+        zookeeper: Any = None
+        found = Supervisors(zookeeper)
+        found._on_change({"supervisors": {"shard-1": f"127.0.0.1:{port}".encode()}})
+        line = Line(found, http, key=keys[0], caller="test", clock=SystemClock())
+        return JobsOfRegion(
+            kept, self.woken.append, lambda job, side, headers: line.attach(1, job, side, headers), IMAGES
+        )
 
     async def _tier(self, servers: Sequence[StorageServer]) -> Metadata:
         """The metadata tier: in memory, unless a subclass has another one."""

@@ -98,6 +98,8 @@ ELSEWHERE = {
     "ContentLengthRequired": "test_s6_a_negative_length_is_411",
     "ConcurrentRequest": "test_8_objects.py",
     "DirectoryLimitExceeded": "test_2_names.py",
+    "EntityAlreadyExists": "test_17_terminals.py",
+    "ExpectedUpgrade": "test_17_terminals.py",
     "InternalError": "test_s6_what_goes_wrong_inside_is_500_without_its_reason",
     "InvalidJob": "test_12_jobs.py",
     "InvalidJobState": "test_12_jobs.py",
@@ -109,7 +111,6 @@ ELSEWHERE = {
 
 LATER = {
     "AuthorizationRequired": "the contract names no request that is answered so",
-    "EntityAlreadyExists": "the contract names no request that is answered so",
     "UnsupportedMediaTypeError": "multipart uploads",
 }
 """codes that no request in reach of the API provokes"""

@@ -11,6 +11,7 @@ COMMANDS = {
     "minfo": "show the headers of an object or a directory",
     "mjob": "run commands on objects, where they are stored",
     "mln": "make a snaplink",
+    "mlogin": "have a terminal where an object is stored",
     "mls": "list directories",
     "mmd5": "show the MD5 of objects",
     "mmkdir": "make directories",
