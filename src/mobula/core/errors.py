@@ -13,7 +13,6 @@ ERRORS: Mapping[str, tuple[int, str]] = {
     "BadDigest": (400, "Content-MD5 of the body does not match"),
     "ContentMD5Mismatch": (400, "Content-MD5 expected to be {wanted}, but was {found}"),
     "DirectoryNotEmpty": (400, "{path} is not empty"),
-    "ExpectedUpgrade": (400, "{path} is a websocket: send the headers that ask for one (RFC 6455)"),
     "InvalidArgumentError": (400, "{why}"),
     "InvalidContent": (400, "{why}"),
     "InvalidDurabilityLevel": (400, "durability-level must be between 1 and {most}"),

@@ -39,7 +39,9 @@ async def handle(context: Context, jobs: JobsOfRegion) -> None:
     if row.state is State.DONE:
         raise ApiError.of("InvalidJobState", job=job, state=row.state)
     if not websocket.is_asked_for(context.request.headers):
-        raise ApiError.of("ExpectedUpgrade", path=context.path)
+        raise ApiError.of(
+            "InvalidArgumentError", why=f"{context.path} is a websocket: send the headers that ask for one (RFC 6455)"
+        )
     try:
         reply = await jobs.attach(job, side, websocket.asked_on(context.request.headers))
         if reply.status != websocket.SWITCHING:

@@ -315,8 +315,11 @@ class HttpClient:
 class _Exchange:
     """One request and its response, on one connection."""
 
-    def __init__(self, method: str, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, method: str, message: bytes, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]
+    ) -> None:
         self.method = method
+        self._message = message
         self.status = 0
         self.headers = Headers([])
         self.sent = False
@@ -325,6 +328,10 @@ class _Exchange:
         self.answered: asyncio.Future[None] = loop.create_future()
         self.continued: asyncio.Future[None] = loop.create_future()
         self.body = BodyBuffer(changed)
+
+    @property
+    def asks_upgrade(self) -> bool:
+        return b"\r\nUpgrade: " in self._message.partition(b"\r\n\r\n")[0]
 
     def fail(self, error: RequestFailed) -> None:
         for future in (self.answered, self.continued):
@@ -408,7 +415,7 @@ class _Connection(asyncio.Protocol):
         return self._lost or self._transport.is_closing()
 
     def _begin(self, method: str, message: bytes) -> _Exchange:
-        self._exchange = exchange = _Exchange(method, self._loop, self._set_reading)
+        self._exchange = exchange = _Exchange(method, message, self._loop, self._set_reading)
         self._set_reading()
         self.write(message)
         return exchange
@@ -544,8 +551,10 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         exchange, status = self._exchange, self._parser.get_status_code()
-        upgraded = status == _SWITCHING and self._parser.should_upgrade()
-        if exchange is None or exchange.answered.done() or (status < 200 and not upgraded):
+        if exchange is None or exchange.answered.done():
+            return
+        upgraded = status == _SWITCHING and self._parser.should_upgrade() and exchange.asks_upgrade
+        if status < 200 and not upgraded:
             return
         exchange.status = status
         exchange.headers = Headers(self._fields)

@@ -256,7 +256,7 @@ async def test_s13_nobody_else_is_let_in(world: World) -> None:
 def test_s13_what_asks_for_no_websocket_is_told_so(world: World) -> None:
     path = f"/ann/medusa/attach/{world.create()}/master"
     answer = world.ann.request("GET", path)
-    assert (answer.status, answer.json()["code"]) == (400, "ExpectedUpgrade")
+    assert (answer.status, answer.json()["code"]) == (400, "InvalidArgumentError")
     answer = world.ann.request("PUT", path, b"")
     assert (answer.status, answer.headers["allow"]) == (405, "GET")
     for name in ("/ann/medusa", "/ann/medusa/attach", "/ann/medusa/attach/x/master", f"{path}s", f"{path}/x"):

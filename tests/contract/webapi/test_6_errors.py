@@ -99,7 +99,6 @@ ELSEWHERE = {
     "ConcurrentRequest": "test_8_objects.py",
     "DirectoryLimitExceeded": "test_2_names.py",
     "EntityAlreadyExists": "test_17_terminals.py",
-    "ExpectedUpgrade": "test_17_terminals.py",
     "InternalError": "test_s6_what_goes_wrong_inside_is_500_without_its_reason",
     "InvalidJob": "test_12_jobs.py",
     "InvalidJobState": "test_12_jobs.py",
