@@ -96,7 +96,6 @@ def test_npms_mlogin_with_its_agent_made(
         "ssh-keygen", "-q", "-t", "rsa", "-m", "PEM", "-N", "", "-C", uuid.uuid4().hex, "-f", str(key)
     )
     script.write_bytes(AGENT)
-
     mobula.lines("account", "key", "add", "poseidon", f"{key}.pub")
     put = ["mput", "-q", "-a", "poseidon", "-k", str(key), "-p", "-f", str(script), STOCK_AGENT]
     Shell(environment_here).lines(*put)
