@@ -511,8 +511,9 @@ async def test_two_workers_share_the_duties_and_one_goes_on_when_the_other_ends(
         )
         for n in range(2)
     ]  # fmt: skip
-    kinds = ("collector", "sweeper", "repair", "mending")
+    kinds = ("collector", "sweeper", "repair", "mending", "usage")
     wanted = {f"shard-{n} {kind}" for n in (1, 2) for kind in kinds} | {f"files-{h} files" for h in region.hosts}
+    wanted.add("usage reports")
 
     def duties(*of: Worker) -> list[str]:
         return [name for worker in of for name in worker.status()["duties"]]  # type: ignore[attr-defined]
