@@ -28,20 +28,6 @@ HANDED_OVER_S = 60.0
 """until webapis have let the shards know what they have counted"""
 
 
-class JobsOf(Jobs):
-    """Another account's."""
-
-    def create(self, *phases: dict[str, Any], inputs: Any = (), end: bool = True) -> str:
-        body = json.dumps({"phases": phases}).encode()
-        made = self._demo.request("POST", f"/{LOGIN}/jobs", body, {"content-type": "application/json; type=job"})
-        base = made.headers["location"]
-        query = "?end=true" if end else ""
-        lines = "\n".join(inputs).encode()
-        said = self._demo.request("POST", f"{base}/live/in{query}", lines, {"content-type": "text/plain"})
-        assert (made.status, said.status) == (201, 204)
-        return str(base)
-
-
 @pytest.fixture(scope="module")
 def user(region: Region, mobula: Mobula, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """An account that nobody else uses."""
@@ -106,7 +92,7 @@ def _exact(user: Client, mobula: Mobula, region: Region) -> None:
         assert user.request("DELETE", f"/{LOGIN}/stor/dropped-{level}").status == 204
         sent += 1
     assert user.mkdir(f"/{LOGIN}/stor/folder").status == 204
-    jobs = JobsOf(user)
+    jobs = Jobs(user, LOGIN)
     base = jobs.create({"exec": "sleep 1; wc -c", "memory": 256}, inputs=[f"/{LOGIN}/stor/kept-{levels[0]}"])
     assert jobs.done(base)["stats"]["errors"] == 0
 

@@ -123,6 +123,11 @@ class WebSocket:
         except OSError as error:
             raise self._lost(str(error)) from error
 
+    async def _answer(self, event: Event) -> None:
+        """To a ping or an end. Who said so may have gone since: what it has sent is read to the end all the same."""
+        with contextlib.suppress(MobulaError):
+            await self._send(event)
+
     async def send(self, message: str | bytes) -> None:
         """A text, or bytes; returns when there is room for more, at once if it is being closed. Raises MobulaError (ConnectionFailed)."""
         if self._frames.state is ConnectionState.OPEN:
@@ -148,10 +153,10 @@ class WebSocket:
                         if (text := self._whole(event)) is not None:
                             yield text
                     case Ping():
-                        await self._send(event.response())
+                        await self._answer(event.response())
                     case CloseConnection():
                         if self._frames.state is ConnectionState.REMOTE_CLOSING:
-                            await self._send(event.response())
+                            await self._answer(event.response())
                         return
 
     def _whole(self, event: TextMessage) -> str | None:

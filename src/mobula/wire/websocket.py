@@ -11,7 +11,9 @@ from mobula.wire.http_message import Headers, Pairs
 from mobula.wire.tunnel import join
 
 SWITCHING = 101
-_ASKED_ON = ("sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol")
+_VERSION = "13"
+"""the only one that there is; who names none (the stock client) can't mean another"""
+_ASKED_ON = ("sec-websocket-key", "sec-websocket-protocol")
 _GRANTED = ("sec-websocket-accept", "sec-websocket-protocol")
 
 
@@ -20,12 +22,13 @@ def is_asked_for(headers: Headers) -> bool:
     get = headers.get
     connection = {word.strip().lower() for word in (get("connection") or "").split(",")}
     upgrade = (get("upgrade") or "").lower() == "websocket" and "upgrade" in connection
-    return upgrade and bool(get("sec-websocket-key")) and get("sec-websocket-version") == "13"
+    return upgrade and bool(get("sec-websocket-key")) and get("sec-websocket-version") in {None, _VERSION}
 
 
 def asked_on(headers: Headers) -> Pairs:
     """The headers with which the same is asked of somebody else; extensions are not: who reads frames here knows none."""
-    return [("Connection", "Upgrade"), ("Upgrade", "websocket"), *_those(headers, _ASKED_ON)]
+    ours = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", _VERSION)]
+    return [*ours, *_those(headers, _ASKED_ON)]
 
 
 async def pass_on(reply: ClientResponse, response: Response) -> None:

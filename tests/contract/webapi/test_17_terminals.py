@@ -255,12 +255,15 @@ async def test_s13_nobody_else_is_let_in(world: World) -> None:
 
 def test_s13_what_asks_for_no_websocket_is_told_so(world: World) -> None:
     path = f"/ann/medusa/attach/{world.create()}/master"
-    answer = world.ann.request("GET", path)
-    assert (answer.status, answer.json()["code"]) == (400, "InvalidArgumentError")
+    asked = {"Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "HqElVxIr3RrEb8c2pwPe/Q=="}
+    for headers in ({}, {**asked, "Sec-WebSocket-Version": "8"}, {**asked, "Upgrade": "h2c"}):
+        answer = world.ann.request("GET", path, headers=headers)
+        assert (answer.status, answer.json()["code"]) == (400, "InvalidArgumentError")
     answer = world.ann.request("PUT", path, b"")
     assert (answer.status, answer.headers["allow"]) == (405, "GET")
     for name in ("/ann/medusa", "/ann/medusa/attach", "/ann/medusa/attach/x/master", f"{path}s", f"{path}/x"):
         assert world.ann.request("GET", name).status == 404, name
+    assert world.ann.request("GET", path, headers=asked).status == 101  # as npm's client asks
 
 
 async def test_s13_a_job_that_is_done_has_no_terminal(world: World) -> None:
