@@ -92,9 +92,12 @@ def test_a_machine_stands_still_when_all_its_processes_do_also_those_that_wait_f
             works.kill()
 
 
-def test_a_region_counts_for_as_much_as_its_machines_on_the_processors(tmp_path: Path) -> None:
-    for name in ("lab-a-api-01", "lab-b-api-01", "lab-c-api-01"):
-        (tmp_path / name).mkdir()
+@pytest.mark.parametrize(("count", "shares"), [(1, 1024), (3, 1024), (8, 2048), (27, 6912)])
+def test_a_region_weighs_more_on_the_processors_the_more_machines_it_has(
+    tmp_path: Path, count: int, shares: int
+) -> None:
+    for number in range(count):
+        (tmp_path / f"lab-a-api-{number:02}").mkdir()
     (tmp_path / "cpu.shares").write_text("1024")
     machines._weigh(tmp_path)
-    assert (tmp_path / "cpu.shares").read_text() == "3072"
+    assert (tmp_path / "cpu.shares").read_text() == str(shares)
