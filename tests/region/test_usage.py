@@ -80,7 +80,7 @@ def test_an_hours_reports_are_exact_and_stay_so_while_a_storage_host_is_off(
     in_one_hour(lambda: _exact(user, mobula, region))
     wait_until_well(mobula)
     # What was worked on is gone (the jobs have directories of that name of their own).
-    left = machines.sql("SELECT name FROM metadata.entry WHERE directory ~ '^/[^/]+/stor/usage/work'")
+    left = machines.sql("SELECT name FROM metadata.entry WHERE directory ~ '^/[^/]+/stor/usage/runs'")
     assert left == []
 
 

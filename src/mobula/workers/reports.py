@@ -46,7 +46,7 @@ JOB_LOOK_S = 1.0
 LEFT_S = 6 * 3600.0
 """what a run that broke off has left is removed when it is older"""
 HOME = f"/{SYSTEM_LOGIN}/stor/usage"
-WORK, MARKS, PROGRAM = f"{HOME}/work", f"{HOME}/done", f"{HOME}/report_task.py"
+WORK, MARKS, PROGRAM = f"{HOME}/runs", f"{HOME}/done", f"{HOME}/report_task.py"
 LINES, TEXT = "application/x-json-stream", "text/plain"
 
 

@@ -81,7 +81,7 @@ def test_the_system_stores_lists_and_removes_what_it_works_on(region: LocalRegio
     async def work() -> None:
         client = HttpClient()
         store = SystemStore(client, lambda: Address("127.0.0.1", region.port), bearer)
-        below = "/poseidon/stor/usage/work/run"
+        below = "/poseidon/stor/usage/runs/run"
         try:
             assert [entry async for entry in store.entries(below)] == []
             for _ in range(2):
