@@ -32,6 +32,12 @@ class LostObject:
     path: str
     object_id: str
     size_bytes: int
+    copies: int
+    """as many as it had"""
+
+    def __str__(self) -> str:
+        copies = "its only copy" if self.copies == 1 else f"all {self.copies} copies"
+        return f"{self.path}  ({self.size_bytes:,} bytes, {copies}, object {self.object_id})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +56,24 @@ class Report:
     @property
     def ok(self) -> bool:
         """Everything is accounted for, and nothing was lost."""
-        return bool(self.status["done"]) and not self.left and not self.lost and not self.status["lost"]
+        return self.accounted and not self.lost and not self.status["lost"]
+
+    @property
+    def accounted(self) -> bool:
+        """The repair is done, and says of every reference what became of it."""
+        return bool(self.status["done"]) and not self.left
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
-        lost = [{"path": o.path, "object_id": o.object_id, "bytes": o.size_bytes} for o in self.lost]
+        lost = [
+            {"path": o.path, "object_id": o.object_id, "bytes": o.size_bytes, "copies": o.copies} for o in self.lost
+        ]
         return {"ok": self.ok, "note": self.note, **self.status, "lost_objects": lost}
 
     def text(self) -> str:
         """For people: what is lost, by name, then the sum."""
         s = self.status
-        lines = [f"! lost  {o.path}  ({o.size_bytes:,} bytes, object {o.object_id})" for o in self.lost]
+        lines = [f"! lost  {lost}" for lost in self.lost]
         if self.note:
             lines.append(self.note)
         lines += [
@@ -146,7 +159,9 @@ class Follow:
             after: list[Any] | None = [-1, "", ""]
             while after is not None:
                 page = self._calls.call("repair-lost", {"server": server, "shard": shard, "after": after})
-                found += [LostObject(named(o["path"], logins), o["object_id"], o["bytes"]) for o in page["lost"]]
+                found += [
+                    LostObject(named(o["path"], logins), o["object_id"], o["bytes"], o["copies"]) for o in page["lost"]
+                ]
                 after = page["next"]
         return sorted(found, key=lambda lost: lost.path)
 

@@ -272,7 +272,13 @@ def _repair(region: Region, host: str, record: Recorded, progress: Progress) -> 
     except OperatorError as error:
         record.troubles.append(f"repair the pool of {host}: {error}")
         return
-    record.proof.append((f"repair: {report.text().splitlines()[-1]}", report.ok and report.status["objects"] > 0))
+    record.proof.append(
+        (f"repair: {report.text().splitlines()[-1]}", report.accounted and report.status["objects"] > 0)
+    )
+    record.proof += [
+        (f"lost with its pool, as a single copy is: {lost}", True) for lost in report.lost if lost.copies == 1
+    ]
+    record.looked += [Finding("O4", Verdict.FAIL, f"lost: {lost}") for lost in report.lost if lost.copies > 1]
 
 
 def _settle(region: Region, record: Recorded, progress: Progress) -> None:

@@ -128,14 +128,17 @@ class World:
         return found
 
     def lost(self, host: str) -> set[str]:
-        repair, found = self.progress(host).id, set()
+        """Paths that a repair names as lost, each with as many copies as its entry says."""
+        repair, found = self.progress(host).id, dict[str, int]()
         for number in (1, 2):
             after = FIRST
             while page := self.region.call(self.repairs.lost(repair, number, after, 7)):
-                found |= {lost.path for lost in page}
+                found |= {lost.path: lost.copies for lost in page}
                 after = (page[-1].vnode, page[-1].directory, page[-1].name)
         uuid_ = str(self.region.accounts.by_login["ann"].uuid)
-        return {path.replace(uuid_, "ann") for path in found}
+        named, rows = {path.replace(uuid_, "ann"): copies for path, copies in found.items()}, self.rows()
+        assert named == {path: rows[path]["copies"] for path in named}
+        return set(named)
 
     def check_whole(self, lost: set[str]) -> None:
         """Every object but the lost ones has all its copies where its group says, and in enough AZs; they are as they were written."""

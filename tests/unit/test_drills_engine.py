@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NoReturn
@@ -30,6 +30,7 @@ from ops.drills.storage_faults import RotFiles
 from ops.errors import OperatorError
 from ops.progress import Progress
 from ops.region import REPO, Region
+from ops.repair import LostObject, Report
 from ops.status import HostStatus, Status
 from tests.drills import hosts, region_in, scene
 
@@ -435,10 +436,16 @@ def test_what_should_come_right_by_itself_is_waited_for_before_it_is_healed(
 # After: a pool that is lost is repaired, the machines are looked at.
 
 
+ONE, TWO = LostObject("/demo/stor/one", "1", 4, copies=1), LostObject("/demo/stor/two", "2", 4, copies=2)
+
+
 class Mending:
     """A repair's end, or why there is none."""
 
-    objects, fails = 9, ""
+    objects = 9
+    left = 0
+    lost: tuple[LostObject, ...] = ()
+    fails = ""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -448,36 +455,48 @@ class Mending:
             raise OperatorError(self.fails)
         return ""
 
-    def conclude(self, _host: str, _note: str) -> SimpleNamespace:
-        return SimpleNamespace(text=lambda: "pool of s\ndone: 9 = 9", ok=True, status={"objects": self.objects})
+    def conclude(self, host: str, note: str) -> Report:
+        counted = {"copied": 0, "present": 0, "changed": 0, "lost": len(self.lost), "left": self.left}
+        status = {"server": host, "declared_at": "", "done": True, "objects": self.objects, "bytes": 0, **counted}
+        return Report(status, self.lost, note)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How a repair ends; what is kept of it."""
+
+    mending: Mapping[str, object]
+    proofs: tuple[bool, ...] = ()
+    troubles: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
 
 @pytest.mark.parametrize(
-    ("objects", "fails", "proof", "troubles"),
+    "ends",
     [
-        (9, "", [("repair: done: 9 = 9", True)], []),
-        (0, "", [("repair: done: 9 = 9", False)], []),
-        (9, "ask: no", [], ["repair the pool of s: ask: no"]),
+        Ends({}, (True,)),
+        Ends({"objects": 0}, (False,)),
+        Ends({"left": 1}, (False,)),
+        Ends({"lost": (ONE,)}, (True, True)),
+        Ends({"lost": (ONE, TWO)}, (True, True), findings=(f"lost: {TWO}",)),
+        Ends({"fails": "ask: no"}, troubles=("repair the pool of s: ask: no",)),
     ],
-    ids=["repaired", "of nothing", "failed"],
+    ids=["repaired", "of nothing", "not done", "a single copy lost", "both copies lost", "failed"],
 )
 def test_a_lost_pool_is_repaired_after_healing_and_whatever_comes_of_it_is_kept(
-    lab: Lab,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    objects: int,
-    fails: str,
-    proof: list[tuple[str, bool]],
-    troubles: list[str],
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, ends: Ends
 ) -> None:
     monkeypatch.setattr(engine, "Administration", lambda _: None)
     monkeypatch.setattr(engine, "Follow", Mending)
-    monkeypatch.setattr(Mending, "objects", objects)
-    monkeypatch.setattr(Mending, "fails", fails)
+    for name, value in ends.mending.items():
+        monkeypatch.setattr(Mending, name, value)
     record = run(lab, replace(drill("x"), repairs=lambda *_: ("s",)))
     assert lab.did.index(("heal", "x")) < lab.did.index(("declare", "s")) < lab.did.index(("finish", "clients"))
-    assert record.proof[1:] == proof
-    assert record.troubles == troubles
+    assert tuple(so for _, so in record.proof[1:]) == ends.proofs
+    assert tuple(record.troubles) == ends.troubles
+    assert [(f.check, f.verdict, f.what) for f in record.looked] == [
+        ("O4", Verdict.FAIL, what) for what in ends.findings
+    ]
     assert record.history
 
 

@@ -38,7 +38,7 @@ class Region:
             return {"accounts": [{"login": "demo", "uuid": UUID}]}
         names = range(self._lost) if payload["shard"] == 1 else range(0)
         page = [n for n in names if n > payload["after"][0]][:2]
-        found = [{"path": f"/{UUID}/stor/o{n}", "object_id": str(n), "bytes": n} for n in page]
+        found = [{"path": f"/{UUID}/stor/o{n}", "object_id": str(n), "bytes": n, "copies": 1 + n} for n in page]
         return {"lost": found, "next": [page[-1], "d", "n"] if len(page) == 2 else None}
 
     def sleep(self, seconds: float) -> None:
@@ -70,7 +70,11 @@ def test_what_is_lost_is_named_as_clients_name_it() -> None:
     report = follow(region).conclude("lab-a-storage-01", "")
     assert not report.ok
     assert [lost.path for lost in report.lost] == [f"/demo/stor/o{n}" for n in range(5)]
-    assert report.text().startswith("! lost  /demo/stor/o0  (0 bytes, object 0)\n")
+    assert report.text().splitlines()[:2] == [
+        "! lost  /demo/stor/o0  (0 bytes, its only copy, object 0)",
+        "! lost  /demo/stor/o1  (1 bytes, all 2 copies, object 1)",
+    ]
+    assert [lost["copies"] for lost in report.as_json()["lost_objects"]] == [1, 2, 3, 4, 5]
     assert "WITH LOSS" in report.text()
     assert named("/0000/stor/a/b", {}) == "/0000/stor/a/b"
 

@@ -139,7 +139,10 @@ class Verbs:
         found = await self._repairs.lost(progress.id, wanted.shard, wanted.after, LOST_MAX)
         last = found[-1] if len(found) == LOST_MAX else None
         return {
-            "lost": [{"path": lost.path, "object_id": str(lost.object_id), "bytes": lost.size_bytes} for lost in found],
+            "lost": [
+                {"path": lost.path, "object_id": str(lost.object_id), "bytes": lost.size_bytes, "copies": lost.copies}
+                for lost in found
+            ],
             "next": [last.vnode, last.directory, last.name] if last else None,
         }
 

@@ -107,6 +107,8 @@ class LostName:
     name: str
     object_id: uuid.UUID
     size_bytes: int
+    copies: int
+    """as many as it had"""
 
     @property
     def path(self) -> str:
@@ -305,7 +307,7 @@ class Repairs:
         sql = "SELECT * FROM metadata.lost_names($1, $2, $3, $4, $5)"
         rows = await self._rows(shard, sql, repair, *after, limit, writes=False)
         return [
-            LostName(row["vnode"], row["directory"], row["name"], row["object_id"], row["size"])
+            LostName(row["vnode"], row["directory"], row["name"], row["object_id"], row["size"], row["copies"])
             for row in rows
             if row["object_id"] is not None
         ]
