@@ -82,8 +82,11 @@ def test_inputs_are_dispatched_before_they_are_all_there() -> None:
 
 def test_a_long_job_is_dispatched_in_batches_and_keeps_a_window_of_tasks_open() -> None:
     assert steps(job([MAP], sizes=(100_000, 0))) == [DispatchItems(0, 0, BATCH)]
-    assert steps(job([MAP], sizes=(100_000, 0), cursors=(5000,), open=(WINDOW - 7,))) == [DispatchItems(0, 5000, 5007)]
-    assert steps(job([MAP], sizes=(100_000, 0), cursors=(5000,), open=(WINDOW,))) == []
+    assert steps(job([MAP], sizes=(100_000, 0), cursors=(5000,), open=(WINDOW - BATCH,))) == [
+        DispatchItems(0, 5000, 5000 + BATCH)
+    ]
+    assert steps(job([MAP], sizes=(100_000, 0), cursors=(5000,), open=(WINDOW - BATCH + 1,))) == []
+    assert steps(job([MAP], sizes=(5007, 0), cursors=(5000,), open=(WINDOW - 7,))) == [DispatchItems(0, 5000, 5007)]
 
 
 def test_the_phase_that_is_further_on_comes_first() -> None:

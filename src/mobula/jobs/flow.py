@@ -85,9 +85,10 @@ def steps(job: Job) -> list[Step]:
     # The last phase first: what is nearest to its end makes room.
     for number, phase in reversed(list(enumerate(job.document.phases))):
         after, size = job.cursors[number], job.sizes[number]
-        room = BATCH if phase.reduces else min(BATCH, WINDOW - job.open[number])
-        if after < size and room > 0:
-            found.append(DispatchItems(number, after, min(size, after + room)))
+        upto = min(size, after + BATCH)
+        # As many as fit, in whole batches: one for each task that ends would be one look at all of them for each.
+        if after < upto and (phase.reduces or job.open[number] + upto - after <= WINDOW):
+            found.append(DispatchItems(number, after, upto))
         elif phase.reduces and after == size and is_whole(job, number) and job.open[number]:
             found.append(EndFeed(number))
     if job.parts:
