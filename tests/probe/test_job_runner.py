@@ -20,7 +20,7 @@ from mobula.core.job import parse
 from mobula.core.medusa import STOCK_AGENT
 from mobula.core.paths import parse as parse_path
 from mobula.jobs.lead import Agent, Lead, Located, Order
-from mobula.jobs.runner import Lost, NoAsset, Runner
+from mobula.jobs.runner import SMALL_BYTES, Lost, NoAsset, Runner, Source
 from mobula.metadata.job_memory import MemoryJobs
 from mobula.metadata.jobs import Cleared, Item, Job, JobError, Owner, State, Version
 from mobula.sandbox import cgroups
@@ -49,6 +49,9 @@ class Objects:
         self.names: dict[str, bytes] = {}
         self.fails = 0
         """so many requests that come next"""
+        self.puts = asyncio.Event()
+        self.puts.set()
+        self.put_now = 0
 
     async def locate(self, _job: Job, phase: int, items: Sequence[Item]) -> Sequence[Located | JobError]:
         return [self._of(phase, item) for item in items]
@@ -100,8 +103,14 @@ class Objects:
             self.names[name] = await request.body(1 << 20)
         await response.send(204 if name in self.names else 404)
 
-    async def put(self, _order: Order, name: str, source: int) -> None:
+    async def put(self, _order: Order, name: str, source: Source) -> None:
         assert name not in self.names
+        self.put_now += 1
+        await self.puts.wait()
+        self.put_now -= 1
+        if isinstance(source, bytes):
+            self.names[name] = source
+            return
         with open(source, "rb", closefd=False) as file:
             file.seek(0)
             self.names[name] = file.read()
@@ -214,6 +223,28 @@ async def test_a_command_runs_on_each_object(world: World) -> None:
     assert [out.strip() for out in world.outputs(job)] == ["1", "3", "3"]
     row = await world.jobs.look(job)
     assert (row.tasks, row.tasks_done, row.errors, row.retries) == (3, 3, 0, 0)
+
+
+async def test_a_sandbox_has_its_next_task_while_a_small_output_is_put(world: World) -> None:
+    world.objects.puts.clear()
+    job = asyncio.create_task(world.job({"exec": "cat"}, inputs={"/dap/stor/a": "0", "/dap/stor/b": "1"}))
+    async with asyncio.timeout(BOUND_S):
+        while world.objects.put_now < 2:
+            await asyncio.sleep(0.01)
+    assert world.runner.running == 0
+    world.objects.puts.set()
+    assert world.outputs(await job) == ["0", "1"]
+
+
+async def test_an_output_that_is_not_small_is_put_while_its_sandbox_is_there(world: World) -> None:
+    world.objects.puts.clear()
+    job = asyncio.create_task(world.job({"exec": f"head -c {SMALL_BYTES + 1} /dev/zero"}, inputs={"/dap/stor/a": "x"}))
+    async with asyncio.timeout(BOUND_S):
+        while world.objects.put_now < 1:
+            await asyncio.sleep(0.01)
+    assert world.runner.running == 1
+    world.objects.puts.set()
+    assert world.outputs(await job) == ["\0" * (SMALL_BYTES + 1)]
 
 
 async def test_a_map_and_a_reduce(world: World) -> None:

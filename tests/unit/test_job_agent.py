@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -78,10 +78,14 @@ class Tasks:
         self.begun: list[Attempt] = []
         self.killed: list[Attempt] = []
         self.fails: dict[int, Exception] = {}
+        self.puts = False
+        """they have run, and what they put out is on its way"""
 
-    async def run(self, order: Order) -> Result:
+    async def run(self, order: Order, ran: Callable[[], None]) -> Result:
         one = order.task.attempt
         self.begun.append(one)
+        if self.puts:
+            ran()
         await self.go.wait()
         if one.task in self.fails:
             raise self.fails[one.task]
@@ -131,6 +135,10 @@ async def test_few_begin_at_a_time_and_many_may_go_on(monkeypatch: pytest.Monkey
         await until(lambda: len(tasks.begun) == YOUNG_MAX)
         await asyncio.sleep(0.05)
         assert len(tasks.begun) == YOUNG_MAX
+    supervisor, tasks = Supervisor(40), Tasks()
+    tasks.puts = True
+    async with working(supervisor, tasks):
+        await until(lambda: len(tasks.begun) == 40)
     supervisor, tasks = Supervisor(MOST + 40), Tasks()
     monkeypatch.setattr(agents, "YOUNG_S", 0.001)
     async with working(supervisor, tasks):

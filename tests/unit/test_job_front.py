@@ -71,7 +71,8 @@ async def gone(_request: Request, response: Response) -> None:
 async def test_an_output_is_put_whole_and_its_directories_are_made(world: World, length: int) -> None:
     body = os.urandom(length)
     await world.put(body)
-    assert world.manta.things[OUT].data == body
+    await world.door.put(ORDER, f"{OUT} in memory", body)
+    assert world.manta.things[OUT].data == world.manta.things[f"{OUT} in memory"].data == body
     assert {"/dap/stor/deep er", "/dap/stor/deep er/down"} <= world.manta.things.keys()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -25,7 +26,9 @@ MOST = 256
 """tasks at a time"""
 YOUNG_MAX = 8
 YOUNG_S = 1.0
-"""for so long a task counts as one that begins"""
+"""for so long a task counts as one that begins, unless it ends before"""
+LINGER_S = 0.03
+"""a result waits so long for those of others, which are expected"""
 SAY_ALL_S = 2.0
 AGAIN_S = 0.5
 ILL_S = 1.0
@@ -56,7 +59,7 @@ class Work:
         self._runner = runner
         self._clock = clock
         self._held: dict[int, dict[Attempt, asyncio.Task[None]]] = {shard: {} for shard in supervisors}
-        self._young = 0
+        self._young: set[Attempt] = set()
         self._room = asyncio.Event()
         self._ill_until_s = float("-inf")
         self._ended: dict[int, list[Result | Attempt]] = {shard: [] for shard in supervisors}
@@ -94,7 +97,7 @@ class Work:
                 if says_all:
                     said_s = self._clock.monotonic_s()
                 most = len(held) + MOST - self.held
-                slots = min(len(held) + YOUNG_MAX - self._young, most)
+                slots = min(len(held) + YOUNG_MAX - len(self._young), most)
                 orders, strangers = await supervisor.orders(slots, self._unended(shard) if says_all else None, most)
             except MetadataError as error:
                 log.info("no work can be had", shard=shard, why=str(error))
@@ -103,7 +106,7 @@ class Work:
             self._end(shard, strangers)
             for order in orders:
                 if order.task.attempt not in held:
-                    self._young += 1
+                    self._young.add(order.task.attempt)
                     held[order.task.attempt] = asyncio.create_task(self._do(shard, order))
 
     def _unended(self, shard: int) -> list[Attempt]:
@@ -112,7 +115,8 @@ class Work:
         return list(dict.fromkeys([*self._held[shard], *ended]))
 
     async def _until_room(self) -> None:
-        while self._young >= YOUNG_MAX or self.held >= MOST:
+        # Half of them at once: to ask for one after the other costs everybody more.
+        while len(self._young) > YOUNG_MAX // 2 or self.held >= MOST:
             self._room.clear()
             await self._room.wait()
         if (ill_s := self._ill_until_s - self._clock.monotonic_s()) > 0:
@@ -126,10 +130,10 @@ class Work:
 
     async def _do(self, shard: int, order: Order) -> None:
         attempt = order.task.attempt
-        grown = asyncio.get_running_loop().call_later(YOUNG_S, self._grow)
+        grown = asyncio.get_running_loop().call_later(YOUNG_S, self._grow, attempt)
         ended: Result | Attempt = attempt
         try:
-            ended = await self._runner.run(order)
+            ended = await self._runner.run(order, partial(self._grow, attempt))
         except Lost as error:
             self._ill_until_s = self._clock.monotonic_s() + ILL_S
             log.warning("attempt lost", job=str(attempt.job), task=attempt.task, why=str(error))
@@ -138,22 +142,23 @@ class Work:
             self._ill_until_s = self._clock.monotonic_s() + ILL_S
             log.error("attempt failed", job=str(attempt.job), task=attempt.task, exc_info=error)
         finally:
-            if grown.when() > asyncio.get_running_loop().time():
-                grown.cancel()
-                self._grow()
+            grown.cancel()
+            self._grow(attempt)
             self._ended[shard].append(ended)
             del self._held[shard][attempt]
             self._say[shard].set()
             self._room.set()
 
-    def _grow(self) -> None:
-        self._young -= 1
+    def _grow(self, attempt: Attempt) -> None:
+        self._young.discard(attempt)
         self._room.set()
 
     async def _tell(self, shard: int, supervisor: Supervisor) -> None:
         """What has ended while the last ones were told, together."""
         while True:
             await self._say[shard].wait()
+            if self._young:
+                await asyncio.sleep(LINGER_S)
             self._say[shard].clear()
             while ended := list(self._ended[shard]):
                 results = [one for one in ended if isinstance(one, Result)]

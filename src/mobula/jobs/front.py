@@ -11,7 +11,7 @@ import structlog
 
 from mobula.core import paths
 from mobula.jobs.lead import Order
-from mobula.jobs.runner import NoAsset, StoreError
+from mobula.jobs.runner import NoAsset, Source, StoreError
 from mobula.metadata.jobs import Job
 from mobula.wire.http_client import AnsweredEarly, ClientResponse, HttpClient
 from mobula.wire.http_failures import Address, RequestFailed
@@ -62,7 +62,7 @@ class FrontDoor:
             except RequestFailed as error:
                 log.info("asset not got", name=name, why=str(error))
 
-    async def put(self, order: Order, name: str, source: int) -> None:
+    async def put(self, order: Order, name: str, source: Source) -> None:
         """`Store.put`."""
         parent = name.rpartition("/")[0]
         async for _ in tries(f"put {name}"):
@@ -79,8 +79,8 @@ class FrontDoor:
                 raise StoreError(f"put {name}: it is refused with {status}")
             self._known.discard(parent)  # somebody has removed it
 
-    async def _put(self, job: Job, name: str, source: int) -> int:
-        size_bytes = os.fstat(source).st_size
+    async def _put(self, job: Job, name: str, source: Source) -> int:
+        size_bytes = len(source) if isinstance(source, bytes) else os.fstat(source).st_size
         headers = self._headers(job)
         if not size_bytes:
             reply = await self._client.request(self._webapi(), "PUT", target(name), headers=headers, repeatable=True)
@@ -91,7 +91,10 @@ class FrontDoor:
         try:
             if not upload.answered:
                 for at in range(0, size_bytes, CHUNK_BYTES):
-                    await upload.write(os.pread(source, min(CHUNK_BYTES, size_bytes - at), at))
+                    upto = min(size_bytes, at + CHUNK_BYTES)
+                    await upload.write(
+                        source[at:upto] if isinstance(source, bytes) else os.pread(source, upto - at, at)
+                    )
         except AnsweredEarly:
             pass
         except BaseException:

@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +36,13 @@ URL = "http://localhost:80/"
 FEEDS = 16
 """names that a reducer asks for at a time"""
 FEED_PAUSE_S = 0.2
+SMALL_BYTES = 64 << 10
+"""an output up to this is put when its sandbox is somebody else's already"""
+PUTS = 32
+"""small outputs on their way at a time; a task that has one more counts as running until there is room"""
+
+Source = bytes | int
+"""bytes, or a descriptor, whose file is meant from its beginning to its end"""
 
 
 class Lost(Exception):
@@ -60,8 +67,8 @@ class Store(Protocol):
     async def fetch(self, order: Order, name: str, into: Path) -> None:
         """Raises NoAsset, StoreError."""
 
-    async def put(self, order: Order, name: str, source: int) -> None:
-        """From a descriptor's beginning to its end; directories above are made. Raises StoreError."""
+    async def put(self, order: Order, name: str, source: Source) -> None:
+        """Directories above are made. Raises StoreError."""
 
 
 class Copies(Protocol):
@@ -126,6 +133,15 @@ class Box:
         os.close(self.err)
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a task came to, and what is still to be put: under its name, "" for nothing."""
+
+    result: Result
+    name: str = ""
+    body: bytes = b""
+
+
 class Runner:
     """As many tasks at a time as it is given: who calls `run` decides.
 
@@ -146,29 +162,41 @@ class Runner:
         self._running: dict[Attempt, Sandbox] = {}
         self._broken: set[Group] = set()
         """groups of which a sandbox could not be initialised"""
+        self._puts = asyncio.Semaphore(PUTS)
 
-    async def run(self, order: Order) -> Result:
-        """Raises Lost."""
+    @property
+    def running(self) -> int:
+        """Tasks that have a sandbox."""
+        return len(self._running)
+
+    async def run(self, order: Order, ran: Callable[[], None] = lambda: None) -> Result:
+        """`ran` is called when the task has no sandbox any more, though its output may still be on its way. Raises Lost."""
         try:
-            return await self._run(order)
+            said = await self._run(order)
+            async with self._puts:
+                ran()
+                if said.name:
+                    await self._store.put(order, said.name, said.body)
+            return said.result
         except (SandboxError, StoreError, MetadataError, OSError) as error:
             log.warning("attempt lost", job=str(order.job.id), task=order.task.attempt.task, why=str(error))
             raise Lost(str(error)) from error
 
-    async def _run(self, order: Order) -> Result:
+    async def _run(self, order: Order) -> _Said:
         group = group_of(order.task)
         if group in self._broken:
-            return _failed(order, TASK_INIT, INIT_ABORTED)
+            return _Said(_failed(order, TASK_INIT, INIT_ABORTED))
         try:
             box = self._idle[group].pop() if self._idle[group] else await self._new(order)
         except NoImage:
-            return _failed(order, INVALID_ARGUMENT, NO_IMAGE)
-        if isinstance(box, Result):
+            return _Said(_failed(order, INVALID_ARGUMENT, NO_IMAGE))
+        if isinstance(box, _Said):
             self._broken.add(group)
             return box
         self._running[order.task.attempt] = box.sandbox
         try:
-            result = replace(await self._in_box(order, box), seconds=box.ran_s, memory_mb=_phase(order).memory_mb)
+            said = await self._in_box(order, box)
+            result = replace(said.result, seconds=box.ran_s, memory_mb=_phase(order).memory_mb)
         except BaseException:
             await self._drop(box)
             raise
@@ -176,7 +204,7 @@ class Runner:
             del self._running[order.task.attempt]
         self._idle[group].append(box)
         self._idle_since_s[group] = time.monotonic()
-        return result
+        return replace(said, result=result)
 
     async def _drop(self, box: Box) -> None:
         box.close()
@@ -207,7 +235,7 @@ class Runner:
 
     # a new sandbox
 
-    async def _new(self, order: Order) -> Box | Result:
+    async def _new(self, order: Order) -> Box | _Said:
         """A sandbox with its assets, initialised; or why the task fails."""
         phase = _phase(order)
         sandbox = await self._makes.make(order)
@@ -217,7 +245,7 @@ class Runner:
             box = Box(sandbox, emitted, sandbox.output(), sandbox.output())
         except NoAsset as error:
             await self._makes.end(sandbox)
-            return _failed(order, TASK_INIT, f"failed to dispatch task: first of 1 error: {error}")
+            return _Said(_failed(order, TASK_INIT, f"failed to dispatch task: first of 1 error: {error}"))
         except BaseException:
             await self._makes.end(sandbox)
             raise
@@ -248,7 +276,7 @@ class Runner:
 
     # a task in it
 
-    async def _in_box(self, order: Order, box: Box) -> Result:
+    async def _in_box(self, order: Order, box: Box) -> _Said:
         box.clear()
         work, phase = order.task.work, _phase(order)
         place, unusual = job_names.place(work.name) if work.name else ("", False)
@@ -271,10 +299,16 @@ class Runner:
         if not posting.counts:
             raise Lost("the attempt is not ours any more")
         if made or posting.kept:
-            return Result(order.task.attempt, made)
+            return _Said(Result(order.task.attempt, made))
         name = _name(order, "")
-        await self._store.put(order, name, box.out)
-        return Result(order.task.attempt, [Made(name)])
+        return await self._said(order, Result(order.task.attempt, [Made(name)]), name, box.out)
+
+    async def _said(self, order: Order, result: Result, name: str, source: int) -> _Said:
+        """What is small is put later: its sandbox need not wait for that."""
+        if os.fstat(source).st_size <= SMALL_BYTES:
+            return _Said(result, name, os.pread(source, SMALL_BYTES, 0))
+        await self._store.put(order, name, source)
+        return _Said(result)
 
     async def _on_object(self, box: Box, command: Command) -> Ended:
         ended = await box.sandbox.run(command, box.out, box.err)
@@ -320,13 +354,12 @@ class Runner:
                 return False
         return True
 
-    async def _fail(self, order: Order, box: Box, code: str, why: str) -> Result:
+    async def _fail(self, order: Order, box: Box, code: str, why: str) -> _Said:
         """What it said on standard error is kept. Raises Lost: the storage API had failed it, so it may do better elsewhere."""
         if box.emitted.failed():
             raise Lost(f"{why}, after the storage API had failed it")
         name = _name(order, "err.")
-        await self._store.put(order, name, box.err)
-        return _failed(order, code, why, stderr=name)
+        return await self._said(order, _failed(order, code, why, stderr=name), name, box.err)
 
 
 class _Write(Protocol):
