@@ -135,11 +135,12 @@ class Jobs:
         assert self._client.request("POST", f"{base}/live/cancel").status == 202
 
     def done(self, base: str, bound_s: float = 60.0) -> dict[str, Any]:
-        """Its status once it is done."""
-        end_s = time.monotonic() + bound_s
+        """Its status once it is done; the longer that takes the less often it is asked."""
+        began_s = time.monotonic()
         while (status := self.status(base))["state"] != "done":
-            assert time.monotonic() < end_s, status
-            time.sleep(0.02)
+            took_s = time.monotonic() - began_s
+            assert took_s < bound_s, status
+            time.sleep(0.02 + took_s / 100)
         return status
 
     def outputs(self, base: str) -> list[str]:
