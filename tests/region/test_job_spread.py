@@ -31,9 +31,9 @@ HOSTS = 6
 CORES = 0.2
 PERIOD_US = 100_000
 QUOTA = "/sys/fs/cgroup/cpu/mobula-tasks/cpu.cfs_quota_us"
-BUSY = "awk 'BEGIN { for (i = 0; i < 6000000; i++) s += i; print s }'"
-"""about half a second of a processor"""
-TASKS = 20
+BUSY = "awk 'BEGIN { for (i = 0; i < 3000000; i++) s += i; print s }'"
+"""about a quarter of a second of a processor"""
+TASKS = 40
 """on each host"""
 OBJECT_BYTES = 20_000
 OBJECTS_MAX = 120
@@ -116,7 +116,7 @@ def test_each_copy_makes_as_much_room_again(slow: list[str], demo: Client, machi
     for copies in (1, 2, 3):
         name = f"{folder}/{copies}"
         assert demo.put(name, os.urandom(OBJECT_BYTES), durability_level=str(copies)).status == 204
-        base, took_s[copies] = timed(jobs, BUSY, [name] * 2 * TASKS)
+        base, took_s[copies] = timed(jobs, BUSY, [name] * 3 * TASKS)
         print(
             f"\n{copies} copies: {took_s[copies]:.1f} s, {took_s[1] / took_s[copies]:.2f} x, {dict(placed(machines, base))}",
             end="",
