@@ -1,5 +1,7 @@
 """What jobs come to while agents, a supervisor and a storage host are lost: the same as without, with every lost attempt counted."""
 
+# ruff: noqa: T201 (`pytest -s` prints how often attempts were thrown away)
+
 from __future__ import annotations
 
 import os
@@ -88,5 +90,6 @@ def test_outputs_are_those_of_a_calm_run(losses: Losses, mobula: Mobula, demo: C
     assert len(names) == REDUCERS
     stats = status["stats"]
     assert stats["tasks"] == TASKS + REDUCERS + stats["retries"], (stats, losses.done)
+    print(f"\n{TASKS} tasks, {losses.done}: {stats['retries']} retries, {REDUCERS} outputs as in a calm run", end="")
     assert stats["retries"] > 0, losses.done
     wait_until_well(mobula)
