@@ -315,7 +315,10 @@ class Registration:
     async def _look(self) -> None:
         kazoo = self._client.kazoo
         stat = await self._client.call(kazoo.exists_async, self._path)
-        if stat is not None and stat.ephemeralOwner == kazoo.client_id[0]:
+        session = kazoo.client_id
+        if session is None:
+            raise ZooKeeperError("the connection was lost while it was asked")
+        if stat is not None and stat.ephemeralOwner == session[0]:
             if (await self._client.get(self._path)).data != self._data:
                 await self._client.set(self._path, self._data)
             self.held = True
