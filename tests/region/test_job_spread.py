@@ -40,7 +40,8 @@ OBJECTS_MAX = 120
 EFFICIENCY_MIN = 0.8
 DOUBLES_MIN = 1.8
 MANY = int(os.environ.get("MOBULA_MANY", "1000"))
-CHANCE_MIN = 0.01
+FAIR_MIN = 0.4
+"""of the tasks, to each of two copies"""
 
 
 @pytest.fixture
@@ -127,8 +128,10 @@ def test_each_copy_makes_as_much_room_again(slow: list[str], demo: Client, machi
     assert took_s[1] / took_s[3] >= DOUBLES_MIN * 1.5
 
 
-def test_both_copies_are_used_alike(slow: list[str], demo: Client, machines: Machines, folder: str) -> None:
-    """By the chi-square of the counts; of one degree of freedom the chance of a larger one is erfc(sqrt(x / 2))."""
+def test_both_copies_are_used(slow: list[str], demo: Client, machines: Machines, folder: str) -> None:
+    """Who has room takes the next task, not who is drawn by lot: a host that is slower for a while does less meanwhile. How near that comes
+    to a lot is told by the chi-square of the counts (of one degree of freedom: the chance of a larger one is erfc(sqrt(x / 2))).
+    """
     del slow
     assert demo.put(f"{folder}/o", os.urandom(OBJECT_BYTES)).status == 204
     base, took_s = timed(Jobs(demo), "true", [f"{folder}/o"] * MANY)
@@ -137,4 +140,4 @@ def test_both_copies_are_used_alike(slow: list[str], demo: Client, machines: Mac
     chance = math.erfc(math.sqrt(chi_square / 2))
     print(f"\n{MANY} tasks in {took_s:.0f} s: {dict(found)}, chi-square {chi_square:.2f}, p {chance:.3f}")
     assert len(found) == 2
-    assert chance > CHANCE_MIN
+    assert min(found.values()) >= FAIR_MIN * MANY
