@@ -5,9 +5,11 @@ While no authcache answers at all, an account is as it was last known, for five 
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
@@ -48,6 +50,8 @@ class Authcaches:
         self._servers = list(servers)
         self._known: dict[str, tuple[float, Account]] = {}
         """when it was asked for, and what was answered, by login or /uuid"""
+        self._asking: dict[str, asyncio.Task[Account | None]] = {}
+        """what is asked for just now, by target"""
         self._blind_until_s = 0.0
 
     async def get(self, login: str, *, key: str | None = None, user: str | None = None) -> Account | None:
@@ -70,7 +74,7 @@ class Authcaches:
         if in_blindness and now_s < self._blind_until_s:
             return known
         try:
-            account = await self._ask(target)
+            account = await self._ask_together(target, serves)
         except ApiError:
             if not in_blindness:
                 raise
@@ -86,6 +90,24 @@ class Authcaches:
                 self._known.clear()
             self._known[name] = (time.monotonic(), account)
         return account
+
+    async def _ask_together(self, target: str, serves: Callable[[Account], bool]) -> Account | None:
+        """One question for all that have it at a time: a job's five hundred inputs, say, would open as many connections. An answer that
+        was asked for before we came counts only if it `serves`: what it lacks may be younger than the question.
+        """
+        if (earlier := self._asking.get(target)) is not None:
+            account = await asyncio.shield(earlier)
+            if account is not None and serves(account):
+                return account
+        if (asking := self._asking.get(target)) is None:
+            asking = self._asking[target] = asyncio.create_task(self._ask(target))
+            asking.add_done_callback(partial(self._asked, target))
+        return await asyncio.shield(asking)
+
+    def _asked(self, target: str, asking: asyncio.Task[Account | None]) -> None:
+        del self._asking[target]
+        if not asking.cancelled():
+            asking.exception()  # whoever waited has it; perhaps nobody does any more
 
     async def _ask(self, target: str) -> Account | None:
         why = "no authcache is known"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
@@ -17,6 +18,7 @@ from mobula.metadata.directory import Accounts
 from mobula.wire import accounts as wire_accounts
 from mobula.wire.accounts import Authcaches
 from mobula.wire.http_client import Address, HttpClient
+from mobula.wire.http_exchange import Request, Response
 from mobula.wire.http_server import HttpServer
 
 CONFIG = AuthcacheConfig(
@@ -32,9 +34,15 @@ class Shard:
 
     def __init__(self) -> None:
         self.accounts = [ANN]
+        self.asked = 0
+        """requests to the authcache"""
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def read(self, _after: int | None = None) -> Accounts:
-        return Accounts(1, self.accounts)
+        found = Accounts(1, self.accounts)
+        await self.answers.wait()
+        return found
 
 
 @pytest_asyncio.fixture
@@ -47,7 +55,12 @@ async def server(shard: Shard) -> AsyncIterator[HttpServer]:
     cache = Authcache(CONFIG)
     cache._directory = shard  # type: ignore[assignment]
     await cache._poll(everything=True)
-    made = HttpServer(cache.handle)
+
+    async def handle(request: Request, response: Response) -> None:
+        shard.asked += 1
+        await cache.handle(request, response)
+
+    made = HttpServer(handle)
     yield made
     await made.stop(1.0)
 
@@ -83,6 +96,47 @@ async def test_so_does_a_key_that_its_account_has_already(accounts: Authcaches, 
     found = await accounts.get("ann@x", key=key, user="sub")
     assert found is not None
     assert key in found.users["sub"].keys
+
+
+async def test_many_that_want_the_same_ask_once(accounts: Authcaches, shard: Shard) -> None:
+    found = await asyncio.gather(
+        *(accounts.get("ann@x") for _ in range(50)), *(accounts.get("nobody") for _ in range(50))
+    )
+    assert found == [ANN] * 50 + [None] * 50
+    assert shard.asked <= 2 + 1  # "nobody" may be younger than the first question
+    shard.asked = 0
+    await asyncio.gather(*(accounts.by_uuid(ANN.uuid) for _ in range(50)))
+    assert shard.asked == 1
+
+
+async def test_an_answer_that_was_asked_for_before_a_key_was_added_does_not_refuse_it(
+    accounts: Authcaches, shard: Shard
+) -> None:
+    shard.answers.clear()
+    early = asyncio.create_task(accounts.get("ann@x", key="aa:03"))
+    async with asyncio.timeout(5):
+        while not shard.asked:
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)  # it has read what there is
+    shard.accounts = [Account(ANN.uuid, "ann@x", True, False, {**ANN.keys, "aa:03": "PEM"}, {})]
+    late = asyncio.create_task(accounts.get("ann@x", key="aa:03"))
+    await asyncio.sleep(0)
+    shard.answers.set()
+    await early
+    found = await late
+    assert found is not None
+    assert "aa:03" in found.keys
+
+
+async def test_who_gives_up_takes_the_answer_from_nobody(accounts: Authcaches, shard: Shard) -> None:
+    shard.answers.clear()
+    first, second = (asyncio.create_task(accounts.get("ann@x", key="aa:09")) for _ in range(2))
+    async with asyncio.timeout(5):
+        while not shard.asked:
+            await asyncio.sleep(0.001)
+    first.cancel()
+    shard.answers.set()
+    assert await second == ANN
 
 
 async def test_who_is_known_stays_known_while_no_authcache_answers_and_nobody_else_does(
