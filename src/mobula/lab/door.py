@@ -23,7 +23,11 @@ START_TIMEOUT_S = 10.0
 
 
 def door_config(nameservers: Sequence[str], zone: str, listen_fd: int) -> str:
-    """HAProxy's configuration: any living loadbalancer per connection, a dead one out after two checks."""
+    """HAProxy's configuration: any living loadbalancer per connection, a dead one out after two checks.
+
+    Connections to one that is gone end by TCP's own means. `on-marked-down shutdown-sessions` would be sooner, but HAProxy 3.0.11 leaves
+    a session that is just being connected half dead then: its client waits for ever.
+    """
     servers = "\n".join(f"    nameserver n{n} {address}:53" for n, address in enumerate(nameservers, 1))
     return f"""global
     maxconn 2000
@@ -48,13 +52,17 @@ defaults
     retries 3
     option redispatch 1
     option splice-auto
+    option srvtcpka
+    srvtcpka-idle 1s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 3
 frontend door
     bind fd@{listen_fd}
     default_backend loadbalancers
 backend loadbalancers
     balance leastconn
     option tcp-check
-    default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
+    default-server check inter 500ms fall 2 rise 1 tcp-ut 2s
     server-template lb 8 {zone}:443 resolvers names resolve-prefer ipv4 init-addr none
 """
 
