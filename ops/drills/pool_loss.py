@@ -4,6 +4,7 @@ When: before you trust a region with data, and after any change to placement, th
 Proves: every object with two copies reads on without a pause, nothing copies by itself, and `mobula repair --pool` brings every copy back
 on another pool, verified, with the proof that no reference was forgotten.
 You will see: a second of slower reads; PUTs go elsewhere; after the repair an audit without a finding, and the sum of the proof.
+Objects of a single copy that lay there are lost, as they would be in earnest, and are named.
 """
 
 from __future__ import annotations

@@ -36,11 +36,13 @@ class Shard:
         self.accounts = [ANN]
         self.asked = 0
         """requests to the authcache"""
+        self.reads = 0
         self.answers = asyncio.Event()
         self.answers.set()
 
     async def read(self, _after: int | None = None) -> Accounts:
         found = Accounts(1, self.accounts)
+        self.reads += 1
         await self.answers.wait()
         return found
 
@@ -113,11 +115,11 @@ async def test_an_answer_that_was_asked_for_before_a_key_was_added_does_not_refu
     accounts: Authcaches, shard: Shard
 ) -> None:
     shard.answers.clear()
+    before = shard.reads
     early = asyncio.create_task(accounts.get("ann@x", key="aa:03"))
     async with asyncio.timeout(5):
-        while not shard.asked:
+        while shard.reads == before:
             await asyncio.sleep(0.001)
-    await asyncio.sleep(0.05)  # it has read what there is
     shard.accounts = [Account(ANN.uuid, "ann@x", True, False, {**ANN.keys, "aa:03": "PEM"}, {})]
     late = asyncio.create_task(accounts.get("ann@x", key="aa:03"))
     await asyncio.sleep(0)
