@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mobula.storage.files import syncs_whole
+from mobula.storage.files import SYNCED_WHOLE, file_system
 from tests import syscalls
 from tests.contract.test_storage_server import ACCOUNT, PROGRAM, Storage, end, md5, new_id, speaking, start
 from tests.probe import strace
@@ -39,7 +39,7 @@ def on_disk() -> Iterator[Path]:
     """A folder on a disk's file system: what a server asks of a tmpfs says nothing."""
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
     places = [Path(tempfile.gettempdir()), Path("/var/tmp")]
-    good = [place for place in places if syncs_whole(mounts, place.resolve())]
+    good = [place for place in places if file_system(mounts, place.resolve()) in SYNCED_WHOLE]
     if not good:
         pytest.skip(f"{' and '.join(map(str, places))} lie on no disk's file system; name a folder that does in TMPDIR")
     with folder(good[0]) as path:

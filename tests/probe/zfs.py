@@ -84,10 +84,19 @@ class PrivateZfs:
 
     def stop(self) -> None:
         """End the daemon with everything in its namespaces, mounts too."""
+        self._kill()
+        self._log.close()
+
+    def _kill(self) -> None:
         assert self._daemon is not None
         self._daemon.kill()  # --kill-child takes the namespace's first process, and so all others, with it
         self._daemon.wait(machine.BOUND_S)
-        self._log.close()
+
+    def restart(self) -> None:
+        """As after a loss of power."""
+        self._kill()
+        self.start()
+        self.run("zpool", "import", "-f", "-d", str(self.disks), POOL)
 
     @property
     def _first(self) -> int:

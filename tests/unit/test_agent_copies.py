@@ -102,3 +102,11 @@ def test_a_file_of_an_earlier_release_is_made_readable(tmp_path: Path) -> None:
 def test_a_copy_that_is_not_here_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         region(None, tmp_path).path(VERSION)
+
+
+def test_a_copy_that_is_not_whole_is_given_to_no_task(tmp_path: Path) -> None:
+    path = tmp_path / f"{VERSION.account}/{VERSION.object_id}.{len(BODY)}.{VERSION.md5.hex()}"
+    path.parent.mkdir()
+    path.write_bytes(BODY[:-1])
+    with pytest.raises(StoreError, match="99 bytes, wanted are 100"):
+        region(Servers(), tmp_path).path(VERSION)

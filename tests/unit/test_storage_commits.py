@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mobula.storage.commits import Commits
-from mobula.storage.files import NoSpace, ObjectExists, ObjectFiles, ObjectMissing, ObjectName, syncs_whole
+from mobula.storage.files import NoSpace, ObjectExists, ObjectFiles, ObjectMissing, ObjectName, file_system
 from mobula.storage.log import Kind, scan
 
 ACCOUNT = "930896af-bf8c-48d4-885c-6573a94b1853"
@@ -52,7 +52,7 @@ def started(root: Path) -> Iterator[Callable[..., Commits]]:
 def keep_segments(commits: Commits) -> None:
     """Its checkpoints fail from now on: who starts after it finds its segments, as after a crash."""
 
-    def fails(_names: object) -> None:
+    def fails(*_: object) -> bool:
         raise OSError(errno.EIO, "Input/output error")
 
     commits._files.make_last = fails  # type: ignore[method-assign]
@@ -135,7 +135,7 @@ def test_files_that_a_crash_took_come_back(started: Callable[..., Commits], root
     (root / names[2].path).write_bytes(b"x")
     again = started()
     assert objects(root) == {names[0].path: b"abc", names[1].path: b"", names[2].path: b"x" * 65_536}
-    assert segments(root) == []
+    until(lambda: segments(root) == [])
     assert not again.holds(names[0])
 
 
@@ -243,7 +243,7 @@ def test_a_full_segment_goes_when_its_files_last(
 
     monkeypatch.setattr(os, "fsync", fsync)
     commits = started(segment_bytes=1)
-    commits._files._sync_all = (lambda: synced.append("all")) if whole else None
+    commits._files._sync_all = (lambda _: not synced.append("all")) if whole else None
     (name,) = put(commits, b"abc")
     until(lambda: not commits.holds(name))
     assert segments(root) == []
@@ -262,9 +262,10 @@ def test_a_checkpoint_that_fails_keeps_its_segment_says_so_and_is_made_again(
     commits = started(segment_bytes=1)
     broken = [True]
 
-    def sync() -> None:
+    def sync(_stopped: object) -> bool:
         if broken:
             raise OSError(errno.EIO, "Input/output error")
+        return True
 
     commits._files._sync_all = sync
     put(commits, b"abc")
@@ -291,16 +292,40 @@ def test_a_record_tells_of_a_deletion_by_the_whole_name(started: Callable[..., C
     assert (last.kind, last.size_bytes, last.md5.hex(), last.body) == (Kind.DELETED, 3, name.md5, b"")
 
 
-@pytest.mark.parametrize(
-    ("folder", "whole"),
-    [("/data", True), ("/data/x", True), ("/data2", False), ("/tank/objects", False), ("/", False), ("/a b/c", True)],
+def test_where_making_files_last_takes_long_a_stop_leaves_segments_to_the_next_start(
+    started: Callable[..., Commits], root: Path
+) -> None:
+    commits = started(segment_bytes=1)
+    asked = threading.Event()
+
+    def wait(stopped: threading.Event) -> bool:
+        asked.set()
+        return not stopped.wait(BOUND_S)
+
+    commits._files._sync_all = wait
+    names = put(commits, b"abc", b"def")
+    assert asked.wait(BOUND_S)
+    commits.stop()
+    assert segments(root) != []
+    for name in names:
+        (root / name.path).write_bytes(b"")
+    started()
+    assert objects(root) == {names[0].path: b"abc", names[1].path: b"def"}
+    until(lambda: segments(root) == [])
+
+
+MOUNTS = (
+    "overlay / overlay rw 0 0\n/dev/sda /data ext4 rw 0 0\ntank /tank fuse.zfs rw 0 0\n/dev/sdb /a\\040b xfs rw 0 0\n"
 )
-def test_one_call_syncs_all_only_where_the_kernel_owns_the_file_system(folder: str, whole: bool) -> None:
-    mounts = (
-        "overlay / overlay rw 0 0\n/dev/sda /data ext4 rw 0 0\ntank /tank fuse rw 0 0\n/dev/sdb /a\\040b xfs rw 0 0\n"
-    )
-    assert syncs_whole(mounts, Path(folder)) is whole
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [("/data", "ext4"), ("/data/x", "ext4"), ("/data2", "overlay"), ("/tank/objects", "fuse.zfs"), ("/", "overlay"), ("/a b/c", "xfs")],
+)  # fmt: skip
+def test_a_folder_lies_on_the_file_system_of_the_longest_place(folder: str, kind: str) -> None:
+    assert file_system(MOUNTS, Path(folder)) == kind
 
 
 def test_a_later_mount_hides_an_earlier_one() -> None:
-    assert not syncs_whole("/dev/sda /data ext4 rw 0 0\ntank /data fuse.zfs rw 0 0\n", Path("/data"))
+    assert file_system("/dev/sda /data ext4 rw 0 0\ntank /data fuse.zfs rw 0 0\n", Path("/data")) == "fuse.zfs"

@@ -32,9 +32,13 @@ class RegionCopies:
 
     def path(self, version: Version) -> Path:
         path = self._data_dir / str(_name(version))
-        mode = path.stat().st_mode
-        if mode & OTHERS_READ != OTHERS_READ:  # stored by an earlier release
-            path.chmod(mode | OTHERS_READ)
+        found = path.stat()
+        if found.st_size != version.size_bytes:
+            raise StoreError(
+                f"the copy of {version.object_id} has {found.st_size} bytes, wanted are {version.size_bytes}"
+            )
+        if found.st_mode & OTHERS_READ != OTHERS_READ:  # stored by an earlier release
+            path.chmod(found.st_mode | OTHERS_READ)
         return path
 
     async def read(self, version: Version, hosts: Sequence[str]) -> AsyncIterator[bytes]:

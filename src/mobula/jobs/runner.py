@@ -75,7 +75,7 @@ class Copies(Protocol):
     """The bytes of objects."""
 
     def path(self, version: Version) -> Path:
-        """Of the copy on this host."""
+        """Of the copy on this host. Raises StoreError: it is not whole; OSError."""
 
     def read(self, version: Version, hosts: Sequence[str]) -> AsyncIterator[bytes]:
         """From any of these hosts. Raises StoreError."""

@@ -4,7 +4,7 @@
 
 An object is acknowledged when its record is on disk **and** its file is written; the file is not synced. When a segment is full or old,
 the next one begins, the files of the old one are made to last, all together, and it goes. `Commits.start` plays left segments again: a file
-that the crash took comes back from its record.
+that the crash took comes back from its record. They go like any other.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class _Item:
 @dataclass(slots=True)
 class _Segment:
     number: int
-    fd: int
     path: Path
     began_s: float
+    fd: int = -1
     size_bytes: int = 0
     names: dict[str, ObjectName] = field(default_factory=dict)
     """by object id: whose files the segment stands for"""
@@ -74,7 +74,7 @@ class Commits:
         """of `_left`, between writer and checkpoint"""
         self._threads: list[threading.Thread] = []
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self.trouble = ""
         """why the last checkpoint failed"""
 
@@ -118,11 +118,11 @@ class Commits:
         return restored
 
     def stop(self) -> None:
-        """Finish what is queued, make it last, leave no segment."""
+        """Finish what is queued, and make it last; where that takes long, segments are left to the next start."""
         self._queue.put(None)
         if self._threads:
             self._threads[0].join()
-            self._stopping = True
+            self._stopping.set()
             self._wake.set()
             self._threads[1].join()
 
@@ -141,8 +141,8 @@ class Commits:
         for name in gone:
             with contextlib.suppress(ObjectMissing):
                 self._files.delete(name)
-        self._files.make_last(list(there))
-        path.unlink()
+        names = {name.object_id: name for name in there}
+        self._left.append(_Segment(number, path, time.monotonic(), names=names))
         return restored
 
     # the writer
@@ -253,7 +253,7 @@ class Commits:
         except OSError:  # its name may not last: no record may go there
             os.close(fd)
             raise
-        self._segment = _Segment(number, fd, path, time.monotonic())
+        self._segment = _Segment(number, path, time.monotonic(), fd)
         return self._segment
 
     def _rotate(self) -> None:
@@ -268,23 +268,24 @@ class Commits:
 
     def _checkpoint(self) -> None:
         while True:
-            self._wake.wait(1.0 if self.trouble else None)
-            self._wake.clear()
-            while self._left:
-                segment = self._left[0]
+            while left := tuple(self._left):
                 try:
-                    self._files.make_last(list(segment.names.values()))
-                    segment.path.unlink(missing_ok=True)
+                    if not self._files.make_last([name for one in left for name in one.names.values()], self._stopping):
+                        return
+                    for segment in left:
+                        segment.path.unlink(missing_ok=True)
                 except OSError as error:
                     if not self.trouble:
-                        logs.get_logger().error("checkpoint failed", segment=segment.number, why=str(error))
-                    self.trouble = f"make the files of log segment {segment.number} last: {error.strerror}"
+                        logs.get_logger().error("checkpoint failed", segment=left[0].number, why=str(error))
+                    self.trouble = f"make the files of log segment {left[0].number} last: {error.strerror}"
                     break
                 self.trouble = ""
                 with self._guard:
-                    self._left.pop(0)
-            if self._stopping:
+                    del self._left[: len(left)]
+            if self._stopping.is_set():
                 return
+            self._wake.wait(1.0 if self.trouble else None)
+            self._wake.clear()
 
 
 def _settle(batch: Sequence[_Item]) -> None:

@@ -7,6 +7,7 @@
 
 An upload is fsynced, renamed, and **fsynced again**: on zfs-fuse the rename survives a crash only through an fsync of
 the file itself, an fsync of the directory does nothing there. The directory is fsynced as well, for other file systems.
+Nor does an fsync there do anything for what was written through another descriptor that is closed by now.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mobula.storage import transaction_groups
+
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _ACCOUNT = re.compile(_UUID, re.ASCII)
 _FILE = re.compile(rf"({_UUID})\.(0|[1-9][0-9]{{0,17}})\.([0-9a-f]{{32}})", re.ASCII)
@@ -32,6 +35,9 @@ _REMEMBERED = 100_000
 """object ids stored lately: an id is used once, so a second PUT of it is a replay, within its capability's life"""
 
 
+SYNCED_WHOLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
+"""kinds of which syncfs(2) makes all last; FUSE hands on what the kernel holds, and never asks the server to sync"""
+ZFS_FUSE = "fuse.zfs"
 OTHERS_READ = 0o644
 """of object files: tasks see them with the owners that they have here (the folder above is closed to others)"""
 CAPACITY_AGE_S = 1.0
@@ -122,8 +128,8 @@ class ObjectFiles:
         """as last read"""
         self._lock = threading.Lock()
         self._stored: OrderedDict[str, None] = OrderedDict()
-        self._sync_all: Callable[[], None] | None = None
-        """makes everything in the data directory last, on file systems that can"""
+        self._sync_all: Callable[[threading.Event], bool] | None = None
+        """makes everything in the data directory last, on file systems that can; or was stopped"""
         self.reads_without_waiting = False
         """`read_cached` works on this file system"""
 
@@ -133,10 +139,12 @@ class ObjectFiles:
         left = list(self._tmp.iterdir())
         for path in left:
             path.unlink()
-        if syncs_whole(
-            Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape"), self._root.resolve()
-        ):
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+        kind = file_system(mounts, self._root.resolve())
+        if kind in SYNCED_WHOLE:
             self._sync_all = partial(_syncfs, self._root_text)
+        elif kind == ZFS_FUSE:
+            self._sync_all = partial(transaction_groups.wait, self._tmp / "mark")
         probe = self._tmp / "probe"
         probe.write_bytes(b"x")
         with probe.open("rb") as file:
@@ -227,11 +235,11 @@ class ObjectFiles:
         path.chmod(OTHERS_READ)
         return True
 
-    def make_last(self, names: Sequence[ObjectName]) -> None:
-        """The files of these survive a crash from here on; those that were deleted are passed over. Raises OSError."""
+    def make_last(self, names: Sequence[ObjectName], stopped: threading.Event) -> bool:
+        """Whether the files of these survive a crash from here on, those that were deleted aside; not if it was stopped while it waited for
+        that. Raises OSError."""
         if self._sync_all is not None:
-            self._sync_all()
-            return
+            return self._sync_all(stopped)
         for name in names:
             try:
                 fd = os.open(f"{self._root_text}/{name.path}", os.O_RDONLY | os.O_CLOEXEC)
@@ -243,6 +251,7 @@ class ObjectFiles:
                 os.close(fd)
         for account in {name.account for name in names}:
             fsync_directory(f"{self._root_text}/{account}")
+        return True
 
     def open(self, name: ObjectName) -> int:
         """A descriptor to read from; the caller closes it. Raises ObjectMissing, OSError."""
@@ -387,26 +396,24 @@ class Upload:
         self.fd = -1
 
 
-def syncs_whole(mounts: str, folder: Path) -> bool:
-    """Whether syncfs(2) makes all of a folder last, by its file system's kind; `mounts` as /proc/self/mounts says it.
-
-    Not so on FUSE (zfs-fuse): the kernel hands on what it holds, and never asks the server to sync.
-    """
+def file_system(mounts: str, folder: Path) -> str:
+    """Its kind; `mounts` as /proc/self/mounts says it."""
     kinds = {}
     for line in mounts.splitlines():
         _, at, kind, *_ = line.split(" ")
         if folder.is_relative_to(at.replace("\\040", " ")):
             kinds[at] = kind  # of several at one place the last one counts
-    return bool(kinds) and kinds[max(kinds, key=len)] in {"ext2", "ext3", "ext4", "xfs", "btrfs"}
+    return kinds[max(kinds, key=len)] if kinds else ""
 
 
-def _syncfs(folder: str) -> None:
+def _syncfs(folder: str, _stopped: threading.Event) -> bool:
     """Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if _libc.syncfs(fd):
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), folder)
+        return True
     finally:
         os.close(fd)
 
