@@ -56,6 +56,9 @@ LAB_INIT = """#!/bin/sh
 for c in memory cpu cpuacct pids blkio freezer devices; do
   [ -d /sys/fs/cgroup/$c ] && mount -o remount,bind,rw /sys/fs/cgroup/$c
 done
+for g in /lab/cpu/*; do
+  [ -d "$g" ] && mkdir -p "/sys/fs/cgroup/cpu/${g##*/}" && mount --bind "$g" "/sys/fs/cgroup/cpu/${g##*/}"
+done
 exec /lib/systemd/systemd "$@"
 """
 JOURNALD = "[Journal]\nStorage=persistent\nSystemMaxUse=32M\nRateLimitBurst=0\nForwardToSyslog=no\n"

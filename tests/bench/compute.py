@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from mobula.agent.boxes import PARENT
+from mobula.core.job import TASKS_GROUP
 from mobula.sandbox.cgroups import KINDS, ROOT
 from mobula.wire.zookeeper import Client
 from ops import task_image
@@ -93,7 +93,7 @@ def _remove_groups() -> None:
     """What the agent leaves empty."""
     for kind in KINDS:
         with suppress(OSError):
-            (ROOT / kind / PARENT).rmdir()
+            (ROOT / kind / TASKS_GROUP).rmdir()
 
 
 async def _register(system: Ours) -> None:

@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 
 from mobula.agent import boxes
-from mobula.agent.boxes import PARENT, Boxes, Image
+from mobula.agent.boxes import Boxes, Image
 from mobula.core.clock import SystemClock
-from mobula.core.job import parse
+from mobula.core.job import TASKS_GROUP, parse
 from mobula.core.medusa import STOCK_AGENT
 from mobula.core.paths import parse as parse_path
 from mobula.jobs.lead import Agent, Lead, Located, Order
@@ -469,7 +469,7 @@ async def test_an_image_that_no_host_has_is_an_error_of_each_task(world: World) 
 
 async def test_what_a_start_that_died_has_left_is_removed(world: World, volumes: Path) -> None:
     (volumes / "left" / "upper").mkdir(parents=True)
-    kinds = [Path("/sys/fs/cgroup") / kind / PARENT for kind in cgroups.KINDS]
+    kinds = [Path("/sys/fs/cgroup") / kind / TASKS_GROUP for kind in cgroups.KINDS]
     for kind in kinds:
         (kind / "of-a-job" / "left").mkdir(parents=True)
     world.makes.sweep()

@@ -44,7 +44,7 @@ def test_version_1_has_a_tree_for_each_kind(tmp_path: Path, wrote: list[str]) ->
     group = Group("tasks", "7", "job", tmp_path)
     group.make(LIMITS)
     assert wrote == [
-        "cpu/tasks/cpu.shares 256",
+        "cpu/tasks/cpu.idle 1",
         "memory/tasks/job/7/memory.limit_in_bytes 67108864",
         "pids/tasks/job/7/pids.max 100",
     ]
@@ -77,6 +77,17 @@ def test_a_share_stays_until_its_last_sandbox_goes(
     assert list(tmp_path.glob("*/tasks/*")) == []
 
 
+def test_a_parent_that_is_mounted_stays_empty(
+    tmp_path: Path, wrote: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version_1(tmp_path, *cgroups.KINDS)
+    prepare("tasks", tmp_path)
+    Group("tasks", "7", "job", tmp_path).make(LIMITS)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "cpu/tasks")
+    assert remove_all("tasks", tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")] == ["cpu/tasks"]
+
+
 def test_without_the_kind_for_processors_all_else_is_bounded(tmp_path: Path, wrote: list[str]) -> None:
     version_1(tmp_path, *cgroups.BOUNDS)
     assert "the kernel's controller 'cpu' can't be used" in prepare("tasks", tmp_path)
@@ -91,7 +102,7 @@ def test_processors_that_can_not_be_shared_leave_no_group(
     tmp_path: Path, wrote: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version_1(tmp_path, *cgroups.KINDS)
-    refuse(monkeypatch, "cpu.shares")
+    refuse(monkeypatch, "cpu.idle")
     assert "Invalid argument" in prepare("tasks", tmp_path)
     assert len(Group("tasks", "7", "job", tmp_path).doors) == 2
 
@@ -119,7 +130,7 @@ def test_version_2_has_one_tree_and_switches_kinds_on_from_above(tmp_path: Path,
     assert wrote == [
         "cgroup.subtree_control +memory", "cgroup.subtree_control +pids",
         "tasks/cgroup.subtree_control +memory", "tasks/cgroup.subtree_control +pids",
-        "cgroup.subtree_control +cpu", "tasks/cpu.weight 25", "tasks/cgroup.subtree_control +cpu",
+        "cgroup.subtree_control +cpu", "tasks/cpu.idle 1", "tasks/cgroup.subtree_control +cpu",
     ]  # fmt: skip
     wrote.clear()
     (tmp_path / "tasks/cgroup.subtree_control").write_text("cpu memory pids\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from mobula.core.images import newest
-from mobula.core.job import Phase
+from mobula.core.job import TASKS_GROUP, Phase
 from mobula.jobs.door import Door
 from mobula.jobs.lead import Order
 from mobula.jobs.runner import NoImage
@@ -26,8 +26,6 @@ from mobula.wire.http_server import HttpServer
 
 log = structlog.get_logger()
 
-PARENT = "mobula-tasks"
-"""the control group above those of the sandboxes"""
 DOOR_PORT = 80
 STOP_S = 1.0
 SLOTS_MAX = 1024
@@ -86,11 +84,11 @@ class Boxes:
     def sweep(self) -> None:
         """Remove what an earlier start has left; its sandboxes end with it. Raises OSError, SandboxError."""
         end_s = time.monotonic() + GONE_S
-        while not cgroups.remove_all(PARENT):
+        while not cgroups.remove_all(TASKS_GROUP):
             if time.monotonic() > end_s:
-                raise SandboxError(f"remove sandboxes of an earlier start: something in {PARENT} does not end")
+                raise SandboxError(f"remove sandboxes of an earlier start: something in {TASKS_GROUP} does not end")
             time.sleep(REMOVE_AGAIN_S)
-        self.no_shares = cgroups.prepare(PARENT)
+        self.no_shares = cgroups.prepare(TASKS_GROUP)
         if self.no_shares:
             log.warning("jobs have no shares of the processors", why=self.no_shares)
         self._volumes.count()
@@ -109,7 +107,9 @@ class Boxes:
         try:
             folder = self._volumes.make(name, min(phase.disk_gb * GIB, self._volumes.size_bytes // SHARES))
             folder.chmod(0o711)
-            sandbox = Sandbox(slot, folder, Group(PARENT, name, str(order.job.id)), self._run / f"{name}.accounting")
+            sandbox = Sandbox(
+                slot, folder, Group(TASKS_GROUP, name, str(order.job.id)), self._run / f"{name}.accounting"
+            )
             sandbox.prepare()
         except OSError as error:
             self._volumes.remove(name)
@@ -160,7 +160,7 @@ class Boxes:
             for slot in slots:
                 slot.close()
             slots.clear()
-        cgroups.remove_all(PARENT)
+        cgroups.remove_all(TASKS_GROUP)
 
 
 def _phase(order: Order) -> Phase:

@@ -16,6 +16,8 @@ from mobula.core import images
 
 BODY_BYTES_MAX = 100_000
 REDUCERS_MAX = 128
+TASKS_GROUP = "mobula-tasks"
+"""the control group of all tasks of a storage host"""
 MEMORY_MB, DISK_GB = 1024, 8
 """of a task, when the job doesn't say"""
 MEMORIES_MB = tuple(128 << n for n in range(7))

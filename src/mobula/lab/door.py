@@ -178,14 +178,23 @@ def end_agent(state_dir: Path) -> None:
 
 
 def _end(marker: str) -> None:
-    for pid in _processes(marker):
+    pids = _processes(marker)
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + START_TIMEOUT_S
-    while _processes(marker):
+    while any(map(_holds_files, pids)):
         if time.monotonic() > end:
             for pid in _processes(marker):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return
         threading.Event().wait(0.05)
+
+
+def _holds_files(pid: int) -> bool:
+    """It has not ended yet. Its arguments are gone earlier than its sockets: who looks for these sees them gone while its port is taken."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except (OSError, IndexError):
+        return False

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mobula.core.job import TASKS_GROUP
 from mobula.lab import network, topology
 from mobula.lab.network import LabError, NotThere
 
@@ -29,6 +30,8 @@ SYSTEMD_BOOTED = Path("/run/systemd/system")
 NSPAWN = Path("/run/systemd/nspawn")
 """where systemd-nspawn keeps things of running machines, in a folder a kind, by the machine's name"""
 HYBRID = ("systemd", "unified", "memory", "cpu", "cpuacct", "pids", "blkio", "devices", "freezer")
+TASKS_GROUPS = "tasks"
+"""beside a region's machines in the v1 group of the processors: a group for each machine's tasks"""
 SHARES_USUAL = 1024
 """of a v1 group on the processors"""
 GONE_TIMEOUT_S = 15.0
@@ -202,7 +205,8 @@ def _start(machine: Machine) -> None:
     if is_hybrid():
         path = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
         with console_of(machine).open("ab") as console:
-            _start_hybrid(machine, nspawn, path, console.fileno())
+            bind = f"--bind={_tasks_group(machine)}:/lab/cpu/{TASKS_GROUP}"
+            _start_hybrid(machine, [*nspawn[:-1], bind, nspawn[-1]], path, console.fileno())
     else:
         _start_unit(machine, nspawn)
 
@@ -242,6 +246,9 @@ def _start_hybrid(machine: Machine, nspawn: list[str], env: dict[str, str], cons
     groups = [CGROUP / c / f"mobula-{machine.region}" / machine.name for c in HYBRID]
     for group in groups:
         group.mkdir(parents=True, exist_ok=True)
+    tasks = _tasks_group(machine)
+    tasks.mkdir(parents=True, exist_ok=True)
+    (tasks.parent / "cpu.idle").write_text("1")
     _weigh(CGROUP / "cpu" / f"mobula-{machine.region}")
     # systemd 257 refuses v1 unless it is forced; in unified mode its limits would be silently ignored on such a host.
     legacy = ["systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]
@@ -253,13 +260,20 @@ def _start_hybrid(machine: Machine, nspawn: list[str], env: dict[str, str], cons
     )  # fmt: skip
 
 
+def _tasks_group(machine: Machine) -> Path:
+    """Where its tasks have their processors: beside all machines, not in its own. Elsewhere each machine has processors of its own, and its
+    tasks take nothing from another one's services; here all share the host's.
+    """
+    return CGROUP / "cpu" / f"mobula-{machine.region}" / TASKS_GROUPS / machine.name
+
+
 def _weigh(region: Path) -> None:
     """Four machines of a region count for as much as one of the host's processes.
 
     Of the usual weight all of it would count for one, and lose its leases beside a test suite; of a weight for each machine it would
     hold up the clients of a drill, which are processes of the host.
     """
-    machines = sum(path.is_dir() for path in region.iterdir())
+    machines = sum(path.is_dir() and path.name != TASKS_GROUPS for path in region.iterdir())
     (region / "cpu.shares").write_text(str(max(SHARES_USUAL, SHARES_USUAL * machines // 4)))
 
 
@@ -268,6 +282,7 @@ def _remove_remains(machine: Machine) -> None:
     if is_hybrid():
         for controller in HYBRID:
             remove_cgroup(CGROUP / controller / f"mobula-{machine.region}" / machine.name)
+        remove_cgroup(_tasks_group(machine))
     else:
         # Its processes are gone; this waits until systemd knows, has removed the cgroups, and gives the unit's name away again.
         subprocess.run(["systemctl", "stop", machine.unit], check=False, capture_output=True)

@@ -1,6 +1,6 @@
 """Limits and shares of sandboxes, by the kernel's control groups: version 1 or 2, as the host has them.
 
-    <parent>            all sandboxes of the host: beside anybody else's a quarter of the usual weight on the processors
+    <parent>            all sandboxes of the host: they have of the processors what nobody else wants
     <parent>/<share>    of one job: all of these weigh the same, however many processes they have
     <parent>/<share>/n  one sandbox: bounds of memory and of processes
 
@@ -19,10 +19,8 @@ ROOT = Path("/sys/fs/cgroup")
 BOUNDS = ("memory", "pids")
 CPU = "cpu"
 KINDS = (*BOUNDS, CPU)
-SHARES_USUAL, WEIGHT_USUAL = 1024, 100
-"""of a group on the processors; version 1, version 2"""
-TASKS_PART = 4
-"""all tasks of a host together weigh this part of the usual: its services wait little for its guests"""
+IDLE = "cpu.idle"
+"""who is in such a group makes room at once for whoever wakes up outside of it; since Linux 5.15"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +45,11 @@ def prepare(parent: str, root: Path = ROOT) -> str:
     try:
         if unified:
             _switch_on(root, CPU)
-            _write(root / parent / "cpu.weight", WEIGHT_USUAL // TASKS_PART)
+            _write(root / parent / IDLE, 1)
             _switch_on(root / parent, CPU)
         else:
             (root / CPU / parent).mkdir(exist_ok=True)
-            _write(root / CPU / parent / "cpu.shares", SHARES_USUAL // TASKS_PART)
+            _write(root / CPU / parent / IDLE, 1)
     except OSError as error:
         if not unified:
             with contextlib.suppress(OSError):
@@ -61,10 +59,10 @@ def prepare(parent: str, root: Path = ROOT) -> str:
 
 
 def remove_all(parent: str, root: Path = ROOT) -> bool:
-    """Remove a parent with what is left below it; whether all of it is gone. Raises OSError."""
+    """Remove a parent with what is left below it; whether all of it is gone. One that somebody has mounted stays, empty. Raises OSError."""
     for above in _above(parent, KINDS, root):
-        for folder, _, _ in os.walk(above, topdown=False):
-            if not _remove(Path(folder)):
+        for folder in (Path(path) for path, _, _ in os.walk(above, topdown=False)):
+            if not (folder == above and folder.is_mount()) and not _remove(folder):
                 return False
     return True
 
