@@ -30,8 +30,6 @@ SYSTEMD_BOOTED = Path("/run/systemd/system")
 NSPAWN = Path("/run/systemd/nspawn")
 """where systemd-nspawn keeps things of running machines, in a folder a kind, by the machine's name"""
 HYBRID = ("systemd", "unified", "memory", "cpu", "cpuacct", "pids", "blkio", "devices", "freezer")
-TASKS_GROUPS = "tasks"
-"""beside a region's machines in the v1 group of the processors: a group for each machine's tasks"""
 SHARES_USUAL = 1024
 """of a v1 group on the processors"""
 GONE_TIMEOUT_S = 15.0
@@ -264,7 +262,7 @@ def _tasks_group(machine: Machine) -> Path:
     """Where its tasks have their processors: beside all machines, not in its own. Elsewhere each machine has processors of its own, and its
     tasks take nothing from another one's services; here all share the host's.
     """
-    return CGROUP / "cpu" / f"mobula-{machine.region}" / TASKS_GROUPS / machine.name
+    return CGROUP / "cpu" / f"mobula-{machine.region}" / TASKS_GROUP / machine.name
 
 
 def _weigh(region: Path) -> None:
@@ -273,7 +271,7 @@ def _weigh(region: Path) -> None:
     Of the usual weight all of it would count for one, and lose its leases beside a test suite; of a weight for each machine it would
     hold up the clients of a drill, which are processes of the host.
     """
-    machines = sum(path.is_dir() and path.name != TASKS_GROUPS for path in region.iterdir())
+    machines = sum(path.is_dir() and path.name != TASKS_GROUP for path in region.iterdir())
     (region / "cpu.shares").write_text(str(max(SHARES_USUAL, SHARES_USUAL * machines // 4)))
 
 
