@@ -83,7 +83,9 @@ def test_a_parent_that_is_mounted_stays_empty(
     version_1(tmp_path, *cgroups.KINDS)
     prepare("tasks", tmp_path)
     Group("tasks", "7", "job", tmp_path).make(LIMITS)
-    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "cpu/tasks")
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"57 56 0:30 /region/tasks/host {tmp_path}/cpu/tasks rw,relatime - cgroup cgroup rw,cpu\n")
+    monkeypatch.setattr(cgroups, "MOUNTS", mounts)
     assert remove_all("tasks", tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")] == ["cpu/tasks"]
 

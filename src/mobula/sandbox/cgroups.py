@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+MOUNTS = Path("/proc/self/mountinfo")
 BOUNDS = ("memory", "pids")
 CPU = "cpu"
 KINDS = (*BOUNDS, CPU)
@@ -62,7 +63,7 @@ def remove_all(parent: str, root: Path = ROOT) -> bool:
     """Remove a parent with what is left below it; whether all of it is gone. One that somebody has mounted stays, empty. Raises OSError."""
     for above in _above(parent, KINDS, root):
         for folder in (Path(path) for path, _, _ in os.walk(above, topdown=False)):
-            if not (folder == above and folder.is_mount()) and not _remove(folder):
+            if not (folder == above and _is_mount(above)) and not _remove(folder):
                 return False
     return True
 
@@ -74,6 +75,11 @@ def _is_unified(root: Path) -> bool:
 def _above(parent: str, kinds: tuple[str, ...], root: Path) -> list[Path]:
     """The folders of that name: one in version 2, one for each controller in version 1."""
     return [root / parent] if _is_unified(root) else [root / kind / parent for kind in kinds]
+
+
+def _is_mount(folder: Path) -> bool:
+    """Also of its own file system elsewhere, which `Path.is_mount` takes for none."""
+    return any(line.split(" ")[4] == str(folder) for line in MOUNTS.read_text(errors="surrogateescape").splitlines())
 
 
 def _write(path: Path, value: object) -> None:
