@@ -61,8 +61,7 @@ def _kill_cgroups(region: str) -> int:
     count = len([p for p in top.iterdir() if p.is_dir()]) if top.exists() else 0
     machines.kill_cgroup(top, 20, f"end the processes of region {region!r}")
     if hybrid:
-        for controller in machines.HYBRID:
-            group = machines.CGROUP / controller / f"mobula-{region}"
+        for group in machines.groups_of(region):
             if group.exists():
                 # v1 groups stay busy for a moment after their last process has gone.
                 network.wait_until(lambda g=group: _removed(g), 10, f"remove cgroup {str(group)!r}")  # type: ignore[misc]

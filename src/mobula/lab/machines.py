@@ -203,7 +203,7 @@ def _start(machine: Machine) -> None:
     if is_hybrid():
         path = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
         with console_of(machine).open("ab") as console:
-            bind = f"--bind={_tasks_group(machine)}:/lab/cpu/{TASKS_GROUP}"
+            bind = f"--bind={_tasks_of(machine.region) / machine.name}:/lab/cpu/{TASKS_GROUP}"
             _start_hybrid(machine, [*nspawn[:-1], bind, nspawn[-1]], path, console.fileno())
     else:
         _start_unit(machine, nspawn)
@@ -241,11 +241,9 @@ def _start_unit(machine: Machine, nspawn: list[str]) -> None:
 
 
 def _start_hybrid(machine: Machine, nspawn: list[str], env: dict[str, str], console: int) -> None:
-    groups = [CGROUP / c / f"mobula-{machine.region}" / machine.name for c in HYBRID]
-    for group in groups:
+    *groups, tasks = [group / machine.name for group in groups_of(machine.region)]
+    for group in (*groups, tasks):
         group.mkdir(parents=True, exist_ok=True)
-    tasks = _tasks_group(machine)
-    tasks.mkdir(parents=True, exist_ok=True)
     (tasks.parent / "cpu.idle").write_text("1")
     _weigh(CGROUP / "cpu" / f"mobula-{machine.region}")
     # systemd 257 refuses v1 unless it is forced; in unified mode its limits would be silently ignored on such a host.
@@ -258,11 +256,16 @@ def _start_hybrid(machine: Machine, nspawn: list[str], env: dict[str, str], cons
     )  # fmt: skip
 
 
-def _tasks_group(machine: Machine) -> Path:
-    """Where its tasks have their processors: beside all machines, not in its own. Elsewhere each machine has processors of its own, and its
-    tasks take nothing from another one's services; here all share the host's.
+def groups_of(region: str) -> list[Path]:
+    """Its v1 control groups, one of each kind, and, last, that of its tasks."""
+    return [*(CGROUP / kind / f"mobula-{region}" for kind in HYBRID), _tasks_of(region)]
+
+
+def _tasks_of(region: str) -> Path:
+    """Where all tasks have their processors: beside everything of the host, not in their machines' groups. Elsewhere each machine has
+    processors of its own, and its tasks take nothing from another one's services; here all share the host's.
     """
-    return CGROUP / "cpu" / f"mobula-{machine.region}" / TASKS_GROUP / machine.name
+    return CGROUP / "cpu" / f"mobula-{region}.tasks"
 
 
 def _weigh(region: Path) -> None:
@@ -271,16 +274,15 @@ def _weigh(region: Path) -> None:
     Of the usual weight all of it would count for one, and lose its leases beside a test suite; of a weight for each machine it would
     hold up the clients of a drill, which are processes of the host.
     """
-    machines = sum(path.is_dir() and path.name != TASKS_GROUP for path in region.iterdir())
+    machines = sum(path.is_dir() for path in region.iterdir())
     (region / "cpu.shares").write_text(str(max(SHARES_USUAL, SHARES_USUAL * machines // 4)))
 
 
 def _remove_remains(machine: Machine) -> None:
     """What a killed machine leaves, so that it can start again: booted into old cgroups it would be degraded."""
     if is_hybrid():
-        for controller in HYBRID:
-            remove_cgroup(CGROUP / controller / f"mobula-{machine.region}" / machine.name)
-        remove_cgroup(_tasks_group(machine))
+        for group in groups_of(machine.region):
+            remove_cgroup(group / machine.name)
     else:
         # Its processes are gone; this waits until systemd knows, has removed the cgroups, and gives the unit's name away again.
         subprocess.run(["systemctl", "stop", machine.unit], check=False, capture_output=True)
