@@ -230,13 +230,16 @@ async def part_of_last(*spinning: Callable[[], Awaitable[float]]) -> float:
 async def test_jobs_have_equal_shares_of_the_processors(at: Path) -> None:
     async with running(at, share="many") as many, running(at, share="many") as more, running(at, share="few") as few:
         part = await part_of_last(lambda: spin(many, 8), lambda: spin(more, 8), lambda: spin(few, 2))
-    assert part > 0.35  # by processes it would be 0.11
+    assert (
+        part > 0.2
+    )  # by processes it would be 0.11; two on one processor, which the kernel does not part when they are idle, have a quarter
 
 
 async def test_tasks_leave_the_processors_to_the_host(at: Path) -> None:
+    alone_s = await spin_on_host()
     async with running(at) as box:
-        part = await part_of_last(lambda: spin(box, 8), spin_on_host)
-    assert part > 0.6  # by processes it would be 0.2
+        _, beside_s = await asyncio.gather(spin(box, 8), spin_on_host())
+    assert beside_s > 0.8 * alone_s  # by processes it would be a fifth
 
 
 async def test_when_the_host_has_no_memory_a_task_ends_first(box: Sandbox) -> None:

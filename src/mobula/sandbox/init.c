@@ -233,9 +233,6 @@ static int place_object(char *place, int object) {
 }
 
 static void run_command(const struct request *wanted, int in, int out, int err) {
-  /* Whoever of the host wakes up has a processor at once; how much each side gets in the long run is the control groups' affair. */
-  struct sched_param usual = {0};
-  MUST(sched_setscheduler(0, SCHED_IDLE, &usual));
   setsid();
   dup2(in, 0);
   dup2(out, 1);
