@@ -64,7 +64,7 @@ OUTS = {
     "trace process 1": "t(101, 16, 1, 0, 0)",
     "read process 1": "t(310, 1, part, 1, part, 1, 0)",
     "raise priority": "t(141, 0, 0, -5)",
-    "leave the idle class": "t(144, 0, 0, bytes(4))",
+    "become a real-time process": "t(144, 0, 1, b'\\x01\\0\\0\\0')",
     "x32": "t(0x40000000 | 165, b'x', b'/mnt', b'tmpfs', 0, 0)",
     **{
         f"socket family {family}": f"t(41, {family}, {kind}, 0)"
