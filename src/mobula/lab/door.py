@@ -25,8 +25,8 @@ START_TIMEOUT_S = 10.0
 def door_config(nameservers: Sequence[str], zone: str, listen_fd: int) -> str:
     """HAProxy's configuration: any living loadbalancer per connection, a dead one out after two checks.
 
-    Connections to one that is gone end by TCP's own means. `on-marked-down shutdown-sessions` would be sooner, but HAProxy 3.0.11 leaves
-    a session that is just being connected half dead then: its client waits for ever.
+    Connections to one that is gone end by TCP's own means (`topology.TCP_RETRIES_PUBLIC`, keepalive). `on-marked-down shutdown-sessions` would
+    be sooner, but HAProxy 3.0.11 leaves a session that is just being connected half dead then: its client waits for ever.
     """
     servers = "\n".join(f"    nameserver n{n} {address}:53" for n, address in enumerate(nameservers, 1))
     return f"""global
@@ -62,7 +62,7 @@ frontend door
 backend loadbalancers
     balance leastconn
     option tcp-check
-    default-server check inter 500ms fall 2 rise 1 tcp-ut 2s
+    default-server check inter 500ms fall 2 rise 1
     server-template lb 8 {zone}:443 resolvers names resolve-prefer ipv4 init-addr none
 """
 
@@ -100,19 +100,13 @@ def ensure_door(region: str, zone: str, *, port: int, nameservers: Sequence[str]
     config = state_dir / "run" / f"door-{region}.cfg"
     config.parent.mkdir(parents=True, exist_ok=True)
     same = config.exists() and config.read_text() == door_config(nameservers, zone, _fd_of(config.read_text()))
+    patience_s = 0.0
     if door_is_open(region):
         if same:
             return
         close_door(region)
-    listener = socket.socket()
-    with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise LabError(
-                f"open the door of region {region!r} on 127.0.0.1:{port}: {error.strerror}; set another relay_port"
-            ) from error
+        patience_s = START_TIMEOUT_S  # its connections may have the port for a moment longer
+    with _bound(port, patience_s, f"open the door of region {region!r}") as listener:
         listener.listen(1024)
         config.write_text(door_config(nameservers, zone, listener.fileno()))
         script = 'mount --bind "$1" "$2/mnt" && exec chroot "$2" /usr/sbin/haproxy -db -f "$3"'
@@ -124,6 +118,22 @@ def ensure_door(region: str, zone: str, *, port: int, nameservers: Sequence[str]
                 env={"PATH": os.environ["PATH"]},
             )  # fmt: skip
     _wait_started(process, state_dir / "run" / "door.log")
+
+
+def _bound(port: int, patience_s: float, what: str) -> socket.socket:
+    """A socket on 127.0.0.1:`port`. Raises LabError."""
+    listener, end_s = socket.socket(), time.monotonic() + patience_s
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    while True:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            if time.monotonic() > end_s:
+                listener.close()
+                raise LabError(f"{what} on 127.0.0.1:{port}: {error.strerror}; set another relay_port") from error
+            threading.Event().wait(0.1)
+        else:
+            return listener
 
 
 def _fd_of(config: str) -> int:

@@ -22,6 +22,8 @@ TCP_RETRIES = 5
 """A connection that nobody acknowledges ends after 13 s, not after 15 min. Each packet that goes out again waits twice as long as the one
 before it: after a partition of 30 s the election of ZooKeeper's servers would go on only 25 s later.
 """
+TCP_RETRIES_PUBLIC = 2
+"""Of who is outside, the door too: 3 s. HAProxy's own `tcp-ut` of a server does nothing (3.0.11)."""
 Argv = tuple[str, ...]
 
 
@@ -186,6 +188,7 @@ def _is(seen: Mapping[str, Seen], namespace: str, name: str) -> Interface:
 
 
 def _sysctl(namespace: str, *, forward: bool) -> Argv:
+    retries = TCP_RETRIES_PUBLIC if namespace.endswith("-pub") else TCP_RETRIES
     set_all = "for f in all default; do echo 1 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done 2>/dev/null; "
     return (
         "nsenter",
@@ -193,7 +196,7 @@ def _sysctl(namespace: str, *, forward: bool) -> Argv:
         "sh",
         "-c",
         set_all
-        + f"echo {TCP_RETRIES} > /proc/sys/net/ipv4/tcp_retries2; echo {int(forward)} > /proc/sys/net/ipv4/ip_forward",
+        + f"echo {retries} > /proc/sys/net/ipv4/tcp_retries2; echo {int(forward)} > /proc/sys/net/ipv4/ip_forward",
     )
 
 
