@@ -25,8 +25,8 @@ START_TIMEOUT_S = 10.0
 def door_config(nameservers: Sequence[str], zone: str, listen_fd: int) -> str:
     """HAProxy's configuration: any living loadbalancer per connection, a dead one out after two checks.
 
-    Connections to one that is gone end by TCP's own means (`topology.TCP_RETRIES_PUBLIC`, keepalive). `on-marked-down shutdown-sessions` would
-    be sooner, but HAProxy 3.0.11 leaves a session that is just being connected half dead then: its client waits for ever.
+    Connections to one that is gone end by TCP's own means (`topology.TCP_RETRIES_PUBLIC`, keepalive). HAProxy 3.0.11 would be sooner with
+    `on-marked-down shutdown-sessions`, but leaves a session that is just being connected half dead: its client waits for ever.
     """
     servers = "\n".join(f"    nameserver n{n} {address}:53" for n, address in enumerate(nameservers, 1))
     return f"""global
