@@ -17,7 +17,20 @@ from mobula.core.job import parse
 from mobula.jobs import lead
 from mobula.jobs.lead import AGAIN_S, IDLE_LOOK_S, SILENCE_S, SWEEP_S, Agent, Lead, Located, Order
 from mobula.metadata.job_memory import MemoryJobs
-from mobula.metadata.jobs import Attempt, Cleared, Deposed, Item, Job, JobError, Made, Owner, Result, State, Version
+from mobula.metadata.jobs import (
+    Attempt,
+    Cleared,
+    Deposed,
+    Item,
+    Job,
+    JobError,
+    Made,
+    Owner,
+    Result,
+    State,
+    Task,
+    Version,
+)
 from mobula.metadata.model import OutcomeUnknown, Unavailable
 
 OWNER = Owner(uuid.UUID(int=2), "dap")
@@ -61,9 +74,21 @@ class Places:
 
 
 class Flaky(MemoryJobs):
-    """Handing out is written down, and nobody learns of it, so many times."""
+    """Handing out is written down, and nobody learns of it, so many times; and answers may be late."""
 
     fails = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers, self.asked = asyncio.Event(), asyncio.Event()
+        self.answers.set()
+
+    async def open_tasks(self, job: uuid.UUID) -> Sequence[Task]:
+        """As they were when it was asked, though the answer comes later."""
+        found = await super().open_tasks(job)
+        self.asked.set()
+        await self.answers.wait()
+        return found
 
     async def hand_out(self, epoch: int, attempts: Sequence[Attempt], agent: str) -> Sequence[Attempt]:
         begun = await super().hand_out(epoch, attempts, agent)
@@ -265,6 +290,20 @@ async def test_orders_that_did_not_arrive_are_given_again() -> None:
         await world.end(A, order)
         row = await world.until(job, state=State.DONE)
         assert (row.tasks, row.retries) == (1, 0)
+
+
+async def test_a_task_that_ended_while_open_ones_were_read_takes_nobodys_slot() -> None:
+    async with led(World()) as world:
+        job = await world.job(MAP, names=["/1"], end=False)
+        (first,) = await world.orders(A)
+        world.jobs.asked.clear()
+        world.jobs.answers.clear()
+        await world.jobs.add(job, ["/2"])
+        world.lead.wake(job)
+        await asyncio.wait_for(world.jobs.asked.wait(), BOUND_S)
+        await world.end(A, first)
+        world.jobs.answers.set()
+        assert [order.task.work.name for order in await world.orders(A, slots=1)] == ["/2"]
 
 
 async def test_another_supervisor_goes_on_where_the_first_one_was() -> None:

@@ -129,6 +129,8 @@ class Lead:
         """jobs of which something else may be open than we know"""
         self._tasks: dict[tuple[uuid.UUID, int], Task] = {}
         """those that are open, with who has them"""
+        self._over: set[Attempt] | None = None
+        """while open tasks are being read: those that have ended since, and may be among what comes"""
         self._given_s: dict[Attempt, float] = {}
         self._lost_on: dict[tuple[uuid.UUID, int], set[str]] = defaultdict(set)
         self._whole: set[tuple[uuid.UUID, int]] = set()
@@ -268,9 +270,15 @@ class Lead:
 
     async def _load(self, row: Job) -> None:
         """Learn of tasks that are open and that we don't know."""
-        for task in await self._jobs.open_tasks(row.id):
+        over: set[Attempt] = set()
+        self._over = over
+        try:
+            found = await self._jobs.open_tasks(row.id)
+        finally:
+            self._over = None
+        for task in found:
             key = (row.id, task.attempt.task)
-            if key in self._tasks:
+            if key in self._tasks or task.attempt in over:
                 continue
             self._tasks[key] = task
             if task.agent:
@@ -341,6 +349,8 @@ class Lead:
 
     def _end(self, attempt: Attempt) -> None:
         key = (attempt.job, attempt.task)
+        if self._over is not None:
+            self._over.add(attempt)
         self._board.over(attempt)
         self._given_s.pop(attempt, None)
         if key in self._tasks and self._tasks[key].attempt == attempt:
