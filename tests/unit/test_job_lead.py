@@ -74,9 +74,9 @@ class Places:
 
 
 class Flaky(MemoryJobs):
-    """Handing out is written down, and nobody learns of it, so many times; and answers may be late."""
+    """Handing out, or dispatching, is written down, and nobody learns of it, so many times; and answers may be late."""
 
-    fails = 0
+    fails = unknown = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,6 +89,13 @@ class Flaky(MemoryJobs):
         self.asked.set()
         await self.answers.wait()
         return found
+
+    async def dispatch(self, epoch: int, what: Dispatch) -> bool:
+        done = await super().dispatch(epoch, what)
+        if self.unknown:
+            self.unknown -= 1
+            raise OutcomeUnknown("no answer")
+        return done
 
     async def hand_out(self, epoch: int, attempts: Sequence[Attempt], agent: str) -> Sequence[Attempt]:
         begun = await super().hand_out(epoch, attempts, agent)
@@ -290,6 +297,14 @@ async def test_orders_that_did_not_arrive_are_given_again() -> None:
         await world.end(A, order)
         row = await world.until(job, state=State.DONE)
         assert (row.tasks, row.retries) == (1, 0)
+
+
+async def test_a_dispatch_of_which_nobody_heard_is_found() -> None:
+    async with led(World()) as world:
+        world.jobs.unknown = 1
+        job = await world.job(MAP, names=["/1"])
+        await world.work_off(A, job)
+        assert world.names(job, 1) == ["/1.0"]
 
 
 async def test_a_task_that_ended_while_open_ones_were_read_takes_nobodys_slot() -> None:

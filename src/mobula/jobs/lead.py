@@ -188,7 +188,12 @@ class Lead:
                     swept_s = self._clock.monotonic_s()
                     await self._sweep()
                 while self._woken:
-                    await self._turn(self._woken.pop())
+                    job = self._woken.pop()
+                    try:
+                        await self._turn(job)
+                    except MetadataError:
+                        self._stale.add(job)  # it may have been done all the same
+                        raise
                 self._knows_all = True
             except Deposed:
                 raise
@@ -244,11 +249,13 @@ class Lead:
         """Whether there may be more to do now."""
         moved = False
         for step in steps(row):
+            new_tasks = False
             match step:
                 case Begin():
                     await self._jobs.begin(self._epoch, row.id)
+                    new_tasks = True
                 case DispatchItems():
-                    await self._dispatch(row, step)
+                    new_tasks = await self._dispatch(row, step)
                 case EndFeed():
                     self._whole.add((row.id, step.phase))
                     await self._show_reducers(row.id, step.phase)
@@ -264,7 +271,7 @@ class Lead:
                 case Finish():
                     await self._jobs.finish(self._epoch, row.id)
             moved = True
-            if isinstance(step, Begin | DispatchItems):
+            if new_tasks:
                 await self._load(row)
         return moved
 
@@ -316,7 +323,8 @@ class Lead:
         async with self._more:
             self._more.notify_all()
 
-    async def _dispatch(self, row: Job, step: DispatchItems) -> None:
+    async def _dispatch(self, row: Job, step: DispatchItems) -> bool:
+        """Whether it made tasks. A reducer is fed item by item: to read all that is open after each would be most of the work."""
         items = await self._jobs.items(row.id, step.phase, step.after, step.upto - step.after)
         works: list[Work] = []
         feeds: list[Feed] = []
@@ -339,6 +347,7 @@ class Lead:
         )
         if feeds:
             await self._show_reducers(row.id, step.phase)
+        return bool(works)
 
     def _drop(self, job: uuid.UUID) -> None:
         """None of its tasks is anybody's any more."""
