@@ -21,6 +21,7 @@ from mobula.metadata.jobs import (
     Attempt,
     Cleared,
     Deposed,
+    Dispatch,
     Item,
     Job,
     JobError,
