@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -465,6 +466,17 @@ async def test_an_image_that_no_host_has_is_an_error_of_each_task(world: World) 
     assert (await world.jobs.look(job)).retries == 0
     assert world.makes.made <= AT_ONCE
     assert world.makes.count == 0
+
+
+def test_what_tasks_write_goes_past_the_page_cache_a_little_at_a_time(volumes: Path) -> None:
+    loop = machine_says("findmnt", "-no", "SOURCE", str(volumes))
+    assert machine_says("losetup", "-nO", "DIO", loop) == "1"
+    queue = Path("/sys/block") / Path(loop).name / "queue"
+    assert [(queue / name).read_text().strip() for name in ("nr_requests", "max_sectors_kb")] == ["4", "128"]
+
+
+def machine_says(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 async def test_what_a_start_that_died_has_left_is_removed(world: World, volumes: Path) -> None:

@@ -230,9 +230,8 @@ async def part_of_last(*spinning: Callable[[], Awaitable[float]]) -> float:
 async def test_jobs_have_equal_shares_of_the_processors(at: Path) -> None:
     async with running(at, share="many") as many, running(at, share="many") as more, running(at, share="few") as few:
         part = await part_of_last(lambda: spin(many, 8), lambda: spin(more, 8), lambda: spin(few, 2))
-    assert (
-        part > 0.2
-    )  # by processes it would be 0.11; two on one processor, which the kernel does not part when they are idle, have a quarter
+    # By processes it would be 0.11. Two on one processor have a quarter: the kernel does not part them when they are idle.
+    assert part > 0.2
 
 
 async def test_tasks_leave_the_processors_to_the_host(at: Path) -> None:

@@ -276,3 +276,13 @@ def test_a_namespace_with_somebody_elses_interface_is_not_ours() -> None:
     }
     assert foreign(REGION, seen) == [("lab-a-storage-01", "wg0")]
     assert foreign(REGION, {"lab-op": Seen({"br0": up}, frozenset())}) == [("lab-op", "br0")]
+
+
+def test_who_is_outside_gives_up_a_dead_connection_before_the_machines_do() -> None:
+    scripts = {argv[1]: argv[-1] for argv in commands(of_region("lab", CIDR), {}) if argv[0] == "nsenter"}
+    retries = {
+        net.rpartition("/")[2]: text.split("> /proc/sys/net/ipv4/tcp_retries2")[0].split()[-1]
+        for net, text in scripts.items()
+    }
+    assert retries.pop("lab-pub") == "2"
+    assert set(retries.values()) == {"5"}
